@@ -1,0 +1,57 @@
+# The course's tasks. On Windows, or without make, the README has the same in uv commands.
+#   make lab     set up and open the course in JupyterLab
+#   make test    set up and run every check
+#   make bench   measure each technique on each model (bench/results.md)
+#   make lock    resolve pyproject.toml anew into requirements.lock
+#
+# TORCH_BACKEND=cpu takes PyTorch's small CPU build (Linux) instead of the CUDA one.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# The machine's own uv when it has one, else one installed by pip into the environment.
+UV = $(shell command -v uv || echo $(BIN)/uv)
+
+ifdef TORCH_BACKEND
+# The CPU build has hashes of its own, which the lock does not hold: the versions are the lock's.
+INSTALL = --constraints requirements.lock --no-verify-hashes \
+	--torch-backend $(TORCH_BACKEND) --editable '.[test]'
+else
+INSTALL = --requirements requirements.lock
+endif
+
+.PHONY: lab test prepare setup bench lock clean
+
+lab: prepare
+	$(BIN)/qlearn lab
+
+test: prepare
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest
+
+prepare: setup
+	$(BIN)/qlearn prepare
+
+bench: prepare
+	$(BIN)/qlearn bench --output bench/results.md
+
+setup: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "qlearn needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is another:" \
+	    "name one, as in: make lab PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
+	$(UV) pip install --python $(BIN)/python $(INSTALL)
+	$(UV) pip install --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+lock:
+	$(UV) pip compile pyproject.toml --extra test --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --upgrade --output-file requirements.lock
+
+clean:
+	rm -rf .venv
