@@ -1,0 +1,23 @@
+"""Data sets: two embedded ones that need no network, your own, and the famous ones.
+
+Every function returns a ``DataSet``: ``train``, ``test`` and the class names.
+"""
+
+from qlearn.data.common import DataSet, Samples, loaders
+from qlearn.data.images import digits, image_folder, torchvision_set
+from qlearn.data.text import LANGUAGES, LENGTH, VOCABULARY, encode, phrases, text_csv
+
+__all__ = [
+    "LANGUAGES",
+    "LENGTH",
+    "VOCABULARY",
+    "DataSet",
+    "Samples",
+    "digits",
+    "encode",
+    "image_folder",
+    "loaders",
+    "phrases",
+    "text_csv",
+    "torchvision_set",
+]

@@ -1,0 +1,188 @@
+"""The course's architectures: float models that every technique is applied to.
+
+None holds quantization stubs: lessons add them with ``QuantWrapper`` or leave it to FX mode or
+``torch.export``. All script, trace symbolically and export.
+"""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
+
+
+class MLP(nn.Module):
+    """The 784-256-128-10 perceptron of well-known tutorials.
+
+    Takes N×1×28×28 (or anything that flattens to N×784) float32, gives N×10 logits. Its weights
+    are 784·256 + 256·128 + 128·10 = 234,752 numbers; with the biases, 235,146 parameters.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(784, 256)
+        self.relu1 = nn.ReLU()
+        self.fc2 = nn.Linear(256, 128)
+        self.relu2 = nn.ReLU()
+        self.fc3 = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, N×10, of images, N×1×28×28."""
+        x = x.flatten(1)
+        x = self.relu1(self.fc1(x))
+        x = self.relu2(self.fc2(x))
+        return self.fc3(x)
+
+
+class SmallCNN(nn.Module):
+    """Two convolutions, each with batch norm, ReLU and max-pooling, and a linear layer.
+
+    Parameters
+    ----------
+    channels
+        Input channels: 1 for grey images, 3 for colour.
+    classes
+        Number of logits.
+    size
+        Height and width of the images in pixels; the linear layer is built for it.
+    """
+
+    def __init__(self, channels: int = 1, classes: int = 10, size: int = 28) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 32, 5, padding=2)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.relu1 = nn.ReLU()
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
+        self.bn2 = nn.BatchNorm2d(64)
+        self.relu2 = nn.ReLU()
+        self.pool2 = nn.MaxPool2d(2)
+        self.fc = nn.Linear(64 * (size // 4) ** 2, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, N×classes, of images, N×channels×size×size."""
+        x = self.pool1(self.relu1(self.bn1(self.conv1(x))))
+        x = self.pool2(self.relu2(self.bn2(self.conv2(x))))
+        # Not view(): a quantized convolution's output is channels_last, which view() refuses.
+        return self.fc(x.flatten(1))
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution "0", batch norm "1", ReLU "2": the names that eager-mode fusion asks for."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(
+                inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+            ),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
+
+
+class DepthwiseCNN(nn.Module):
+    """A small MobileNet: a stem, four depthwise-separable blocks, a global mean, a classifier.
+
+    Each depthwise filter has its own range of weights, so one scale per tensor serves them badly:
+    this is the model that needs scales per channel. The size of the images is free.
+
+    Parameters
+    ----------
+    channels
+        Input channels: 1 for grey images, 3 for colour.
+    classes
+        Number of logits.
+
+    References
+    ----------
+    Howard et al. 2017, MobileNets (arXiv 1704.04861).
+    """
+
+    def __init__(self, channels: int = 1, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = ConvBNReLU(channels, 32, 3, stride=2)
+        widths = ((32, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1))
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    ConvBNReLU(inputs, inputs, 3, stride, groups=inputs),
+                    ConvBNReLU(inputs, outputs, 1),
+                )
+                for inputs, outputs, stride in widths
+            )
+        )
+        self.classifier = nn.Linear(128, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, N×classes, of images, N×channels×H×W."""
+        x = self.blocks(self.stem(x))
+        return self.classifier(x.mean([2, 3]))
+
+
+class PhraseLSTM(nn.Module):
+    """A character LSTM that reads a phrase and says which class it belongs to.
+
+    Phrases are padded on the left, so the last step has read the whole phrase and its output goes
+    to the classifier. (Padded on the right, the last step has mostly read padding and the model
+    learns almost nothing.)
+
+    Parameters
+    ----------
+    vocabulary
+        Number of character ids; id 0 is padding and embeds to zeros.
+    classes
+        Number of logits.
+    embedding, hidden
+        Widths of the embedding and of the LSTM's state.
+    """
+
+    def __init__(
+        self, vocabulary: int, classes: int, embedding: int = 64, hidden: int = 256
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=0)
+        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+        self.fc = nn.Linear(hidden, classes)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return logits, N×classes, of character ids, N×length int64."""
+        outputs, _ = self.lstm(self.embedding(ids))
+        return self.fc(outputs[:, -1])
+
+
+def resnet18(classes: int = 10, quantizable: bool = False) -> "ResNet":
+    """Return torchvision's ResNet-18 with random weights, N×3×H×W to N×classes.
+
+    Parameters
+    ----------
+    classes
+        Number of logits.
+    quantizable
+        True for the form with stubs and a ``FloatFunctional`` residual add, which eager-mode
+        static quantization needs. Both forms have the same state_dict.
+
+    Returns
+    -------
+    ResNet
+        In training mode, like any new module.
+
+    References
+    ----------
+    torchvision.models.resnet18, torchvision.models.quantization.resnet18; He et al. 2015
+    (arXiv 1512.03385).
+    """
+    import torchvision
+
+    if quantizable:
+        return torchvision.models.quantization.resnet18(
+            weights=None, quantize=False, num_classes=classes
+        )
+    return torchvision.models.resnet18(weights=None, num_classes=classes)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return how many numbers a float model learns; a converted model's weights do not count."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,212 @@
+"""Float base models, trained once with a fixed seed and kept in the cache folder."""
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from qlearn import data, models
+from qlearn.cache import home, save_atomically
+from qlearn.training import evaluate, fit
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a base model is made.
+
+    Attributes
+    ----------
+    model, data
+        Builders of the untrained model and of its data set.
+    stages
+        Pairs of (epochs, learning rate), trained one after the other.
+    """
+
+    model: Callable[[], nn.Module]
+    data: Callable[[], data.DataSet]
+    stages: tuple[tuple[int, float], ...]
+
+
+RECIPES = {
+    "mlp": Recipe(models.MLP, data.digits, ((15, 1e-3),)),
+    "small_cnn": Recipe(models.SmallCNN, data.digits, ((8, 1e-3),)),
+    "depthwise_cnn": Recipe(models.DepthwiseCNN, data.digits, ((15, 1e-3),)),
+    "phrase_lstm": Recipe(
+        lambda: models.PhraseLSTM(data.VOCABULARY, len(data.LANGUAGES)),
+        data.phrases,
+        ((12, 2e-3),),
+    ),
+    # The second stage settles it: at the first rate its accuracy jumps by points from one epoch to
+    # the next.
+    "resnet18": Recipe(models.resnet18, lambda: data.digits(channels=3), ((5, 1e-3), (2, 1e-4))),
+}
+
+
+def mlp() -> models.MLP:
+    """Return the 784-256-128-10 MLP, trained on ``data.digits()``, in evaluation mode."""
+    return _load("mlp")
+
+
+def small_cnn() -> models.SmallCNN:
+    """Return the small CNN, trained on ``data.digits()``, in evaluation mode."""
+    return _load("small_cnn")
+
+
+def depthwise_cnn() -> models.DepthwiseCNN:
+    """Return the depthwise CNN, trained on ``data.digits()``, in evaluation mode."""
+    return _load("depthwise_cnn")
+
+
+def phrase_lstm() -> models.PhraseLSTM:
+    """Return the character LSTM, trained on ``data.phrases()``, in evaluation mode."""
+    return _load("phrase_lstm")
+
+
+def resnet18(weights: str | None = None) -> "ResNet":
+    """Return a trained ResNet-18 in evaluation mode.
+
+    Parameters
+    ----------
+    weights
+        "imagenet": torchvision's, 1,000 classes, for normalized N×3×224×224 images.
+        "digits": trained on ``data.digits(channels=3)``, 10 classes.
+        None: the first when they can be had, else the second, with a notice.
+
+    Raises
+    ------
+    ValueError
+        If ``weights`` is none of these.
+    RuntimeError
+        If "imagenet" weights are asked for and cannot be had.
+
+    References
+    ----------
+    torchvision.models.ResNet18_Weights.IMAGENET1K_V1.
+    """
+    if weights not in (None, "imagenet", "digits"):
+        raise ValueError(f"weights is {weights!r}; choose 'imagenet', 'digits' or None.")
+    if weights != "digits":
+        try:
+            return _imagenet()
+        except RuntimeError as error:
+            if weights == "imagenet":
+                raise
+            print(f"Notice: {error}\nThis ResNet-18 is trained on the embedded digits instead.")
+    return _load("resnet18")
+
+
+def _imagenet() -> "ResNet":
+    """Return torchvision's ImageNet ResNet-18 from torch's cache, or download it."""
+    from urllib.request import urlopen
+
+    from torchvision.models import ResNet18_Weights
+    from torchvision.models import resnet18 as build
+
+    weights = ResNet18_Weights.IMAGENET1K_V1
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        if not kept.exists():
+            # torch's own download waits for minutes where packets are dropped; this does not.
+            urlopen(weights.url, timeout=5).close()
+        return build(weights=weights).eval()
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"The ImageNet weights of ResNet-18 cannot be had ({error}); connect to the network, "
+            f"or put {weights.url} at {kept}."
+        ) from error
+
+
+def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]:
+    """Train every base model that is not in the cache yet.
+
+    Parameters
+    ----------
+    force
+        Train again what is there.
+    everything
+        Fetch ResNet-18's ImageNet weights too, which needs the network.
+
+    Returns
+    -------
+    dict of str
+        For each model "made" or "there"; for "imagenet", "unavailable" when it cannot be had.
+    """
+    states = {}
+    for name in RECIPES:
+        there = not force and _read(name) is not None
+        if not there:
+            _train(name)
+        states[name] = "there" if there else "made"
+    if everything:
+        try:
+            _imagenet()
+            states["imagenet"] = "there"
+        except RuntimeError as error:
+            print(f"Notice: {error}")
+            states["imagenet"] = "unavailable"
+    for name, state in states.items():
+        print(f"{name:<14} {state}")
+    return states
+
+
+def path(name: str) -> Path:
+    """Return where the cache keeps a base model; the name changes with anything it is made by."""
+    import torchvision
+
+    recipe = RECIPES[name]
+    made_by = (
+        _build(name), recipe.stages, SEED, torch.__version__, torchvision.__version__,
+    )  # fmt: skip
+    key = hashlib.sha256(repr(made_by).encode()).hexdigest()[:10]
+    return home() / "models" / f"{name}-{key}.pt"
+
+
+def _build(name: str) -> nn.Module:
+    """Return the untrained model, the same one every time; the caller's random state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return RECIPES[name].model()
+
+
+def _load(name: str) -> nn.Module:
+    return _read(name) or _train(name)
+
+
+def _read(name: str) -> nn.Module | None:
+    """Return the model from the cache, or None if it is absent or the file is damaged."""
+    file = path(name)
+    if not file.exists():
+        return None
+    model = _build(name)
+    try:
+        model.load_state_dict(torch.load(file, weights_only=True))
+    except (RuntimeError, EOFError, OSError, ValueError, TypeError, pickle.UnpicklingError):
+        print(f"Notice: {file} is damaged; {name} is trained again.")
+        return None
+    return model.eval()
+
+
+def _train(name: str) -> nn.Module:
+    """Train a model as its recipe says, and keep its state_dict in the cache."""
+    recipe = RECIPES[name]
+    print(f"Training {name} once; it is then kept in {home() / 'models'}.")
+    model = _build(name)
+    dataset = recipe.data()
+    train, test = data.loaders(dataset, seed=SEED)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        for epochs, learning_rate in recipe.stages:
+            fit(model, train, epochs=epochs, learning_rate=learning_rate)
+    print(f"Accuracy on the test set: {evaluate(model, test):.1%}")
+    save_atomically(model.state_dict(), path(name))
+    return model

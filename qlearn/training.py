@@ -1,0 +1,176 @@
+"""Train a classifier and measure its accuracy."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def fit(
+    model: nn.Module,
+    train_loader: DataLoader,
+    *,
+    epochs: int,
+    learning_rate: float = 1e-3,
+    on_epoch: Callable[[nn.Module, int], None] | None = None,
+) -> "DataFrame":
+    """Train a classifier in place, with Adam and cross entropy, under one progress bar.
+
+    Parameters
+    ----------
+    model
+        A float model or one prepared for quantization-aware training; maps inputs to N×classes
+        logits. It is put in training mode, and left in evaluation mode.
+    train_loader
+        Batches of (inputs, int64 labels).
+    epochs
+        Passes over the data.
+    learning_rate
+        Adam's.
+    on_epoch
+        Called as ``on_epoch(model, epoch)`` before each epoch, counted from 1, with the model in
+        training mode: the place to freeze observers or batch norm.
+
+    Returns
+    -------
+    DataFrame
+        One row an epoch: ``epoch`` from 1, mean ``loss``, ``accuracy`` in [0, 1] on the training
+        batches as they were met, ``seconds``.
+
+    Raises
+    ------
+    ValueError
+        If ``epochs`` is less than 1, or the loader or the model has nothing to train.
+    FloatingPointError
+        If the loss becomes infinite or not a number.
+    """
+    from pandas import DataFrame
+    from tqdm import tqdm
+
+    _check(model, train_loader, epochs)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    history = []
+    bar = tqdm(total=epochs * len(train_loader), file=sys.stdout, ncols=80, leave=True)
+    try:
+        for epoch in range(1, epochs + 1):
+            model.train()
+            if on_epoch is not None:
+                on_epoch(model, epoch)
+            bar.set_description(f"epoch {epoch}/{epochs}")
+            start = time.perf_counter()
+            loss, accuracy = _epoch(model, train_loader, optimizer, bar)
+            history.append((epoch, loss, accuracy, time.perf_counter() - start))
+    finally:
+        bar.close()
+        model.eval()
+    return DataFrame(history, columns=["epoch", "loss", "accuracy", "seconds"])
+
+
+def _check(model: nn.Module, loader: DataLoader, epochs: int) -> None:
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}; training takes at least 1 pass over the data.")
+    if len(loader) == 0:
+        raise ValueError("The training loader holds no batches; give it a set with samples.")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "The model has no parameters to train; a converted model has none, so train the float "
+            "model or the one that prepare_qat returned."
+        )
+
+
+def _epoch(
+    model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, bar
+) -> tuple[float, float]:
+    """Train for one pass; return the mean loss and the accuracy on the way."""
+    total, correct, seen = 0.0, 0, 0
+    for inputs, labels in loader:
+        optimizer.zero_grad()
+        logits = model(inputs)
+        loss = nn.functional.cross_entropy(logits, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"The loss became {value}; build the model anew and train it with a lower "
+                f"learning_rate than {optimizer.param_groups[0]['lr']:g}."
+            )
+        loss.backward()
+        optimizer.step()
+        total += value * len(labels)
+        correct += _correct(logits, labels)
+        seen += len(labels)
+        bar.set_postfix_str(f"loss {total / seen:.3f}, accuracy {correct / seen:.3f}", False)
+        bar.update()
+    return total / seen, correct / seen
+
+
+def evaluate(model: Callable[[Tensor], Tensor], loader: DataLoader) -> float:
+    """Return the share of samples whose largest logit is at the label.
+
+    The model is left as it was: evaluation mode holds for the call only, no gradient is made, and
+    fake quantization does not learn ranges from the test set. (A model that
+    ``prepare`` returned for calibration does: its observers see whatever it runs on.)
+
+    Parameters
+    ----------
+    model
+        Any callable from inputs to N×classes logits: a module (float, prepared, quantized,
+        scripted, exported) or a function around another runtime.
+    loader
+        Batches of (inputs, int64 labels).
+
+    Returns
+    -------
+    float
+        Accuracy in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the loader holds no samples.
+    """
+    correct = seen = 0
+    with _evaluation_mode(model), torch.no_grad():
+        for inputs, labels in loader:
+            correct += _correct(model(inputs), labels)
+            seen += len(labels)
+    if not seen:
+        raise ValueError("The test loader holds no samples; give it a set with samples.")
+    return correct / seen
+
+
+def _correct(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(dim=1) == labels).sum())
+
+
+@contextmanager
+def _evaluation_mode(model: Callable[[Tensor], Tensor]):
+    """Switch training mode and the learning of ranges off for a while, module by module."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    # The flags are set one by one because eval() raises on an exported model.
+    training = [module for module in modules if getattr(module, "training", False)]
+    observing = [module.observer_enabled for module in modules if _is_fake_quantize(module)]
+    enabled = [switch.clone() for switch in observing]
+    try:
+        for module in training:
+            module.training = False
+        for switch in observing:
+            switch.zero_()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        for switch, was in zip(observing, enabled, strict=True):
+            switch.copy_(was)
+
+
+def _is_fake_quantize(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "observer_enabled", None), Tensor)

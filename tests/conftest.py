@@ -1,0 +1,63 @@
+"""Fixtures that several test files share."""
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from qlearn import pretrained
+from qlearn.deprecations import SILENCED
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def shared_file(name: str) -> Path:
+    file = SHARED / name
+    if not file.exists():
+        pytest.skip(f"{file} is not on this machine")
+    return file
+
+
+@pytest.fixture(scope="session")
+def news_csv() -> Path:
+    """7,600 real news texts; columns by position: label, title, description."""
+    return shared_file("ag_news_test.csv.gz")
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5,000 real colour photographs of 32x32 pixels in train/ and test/, ten classes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    with tarfile.open(shared_file("cifar10_jpeg_5000.tar")) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Silence in tests what qlearn silences for learners: pytest resets the filters."""
+    for message, category in SILENCED:
+        config.addinivalue_line("filterwarnings", f"ignore:{message}:{category.__name__}")
+
+
+def needed(program: str, *names: str) -> str:
+    """Path of a program that a user may lack: without it a test skips, and in CI it fails."""
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None and os.environ.get("CI"):
+        pytest.fail(f"{program} is missing, and CI must not skip what needs it")
+    if path is None:
+        pytest.skip(f"{program} is not on this machine")
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The system's Chromium."""
+    return needed("Chromium", "chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def base_models() -> None:
+    """Every base model is in the cache, so that no lesson's time includes training one."""
+    pretrained.prepare_all()
