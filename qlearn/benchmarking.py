@@ -1,0 +1,224 @@
+"""Size, latency and accuracy of models, measured so that they can be compared."""
+
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Measurement, Timer
+
+ROUNDS = 20  # of compare(): each model is timed once a round, in a new order
+RESAMPLES = 2000  # of the bootstrap
+MEGABYTE = 10**6
+
+
+def model_size(model: nn.Module) -> float:
+    """Size of a model's saved state in MB (10**6 bytes).
+
+    The state is written to memory as it would be to disk: this is right for float, dynamic,
+    static and torchao models, whose packed weights ``parameters()`` does not count. A
+    TorchScript model is saved whole, its code included.
+
+    Parameters
+    ----------
+    model
+        Any module.
+    """
+    buffer = io.BytesIO()
+    if isinstance(model, torch.jit.ScriptModule):
+        torch.jit.save(model, buffer)
+    else:
+        torch.save(model.state_dict(), buffer)
+    return buffer.getbuffer().nbytes / MEGABYTE
+
+
+def latency(
+    model: Callable[..., Any],
+    inputs: Tensor | tuple,
+    threads: int | None = None,
+    min_run_time: float = 0.5,
+) -> Measurement:
+    """Time a model's forward pass with ``torch.utils.benchmark``, after a warm-up.
+
+    Parameters
+    ----------
+    model
+        A module in eval mode, or any function of the inputs.
+    inputs
+        One tensor, or a tuple of arguments.
+    threads
+        Intra-op threads; PyTorch's current setting if not given.
+    min_run_time
+        Seconds to measure for, at least.
+
+    Returns
+    -------
+    torch.utils.benchmark.Measurement
+        ``median`` and ``iqr`` in seconds a call; it prints itself.
+
+    Raises
+    ------
+    ValueError
+        If the model is in training mode, or fails on the inputs.
+    """
+    timer = _timer("the model", model, inputs, threads)
+    timer.timeit(3)
+    return timer.blocked_autorange(min_run_time=min_run_time)
+
+
+def compare(
+    models: Mapping[str, Callable[..., Any]],
+    inputs: Tensor | tuple,
+    test: Iterable | None = None,
+    threads: int | None = None,
+    seconds: float = 1.0,
+) -> pd.DataFrame:
+    """Measure models side by side; the first is what the others are compared with.
+
+    Every model is run once before anything is timed. Then come ``ROUNDS`` rounds, in each of
+    which each model is timed once, in random order: a machine that slows down slows all alike.
+
+    Parameters
+    ----------
+    models
+        Name → module in eval mode, or any function of the inputs (its size is then unknown).
+    inputs
+        What to time the models on: a tensor, or a tuple of arguments.
+    test
+        A loader of (inputs, labels); without it there are no columns about accuracy.
+    threads
+        Intra-op threads; PyTorch's current setting if not given.
+    seconds
+        To spend on timing each model, about.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a model: ``size_mb`` (10**6 bytes) and ``size_ratio`` (first / this);
+        ``latency_ms``, the median over rounds, and ``spread_ms``, the interquartile range;
+        ``speedup``, the median over rounds of the ratio first / this within a round, with a 95 %
+        bootstrap interval ``speedup_low`` … ``speedup_high``. With ``test``: ``accuracy`` in
+        [0, 1]; ``accuracy_change`` against the first, with its ``standard_error`` (of the mean
+        of paired differences over test samples); ``agreement``, the share of samples on which
+        both predict the same class.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or one cannot run: the message names it and says why.
+    """
+    if not models:
+        raise ValueError('There is nothing to compare: give models, as {"fp32": a, "int8": b}.')
+    timers = {name: _timer(name, model, inputs, threads) for name, model in models.items()}
+    times = interleaved_times(timers, seconds)
+    first, *_ = models
+    rows = {}
+    for name, model in models.items():
+        low, high = bootstrap_interval(times[first] / times[name])
+        rows[name] = {
+            "size_mb": model_size(model) if isinstance(model, nn.Module) else math.nan,
+            "latency_ms": 1e3 * np.median(times[name]),
+            "spread_ms": 1e3 * np.subtract(*np.percentile(times[name], [75, 25])),
+            "speedup": np.median(times[first] / times[name]),
+            "speedup_low": low,
+            "speedup_high": high,
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    table.insert(1, "size_ratio", table["size_mb"].iloc[0] / table["size_mb"])
+    return table if test is None else table.join(_accuracies(models, test))
+
+
+def interleaved_times(timers: Mapping[str, Timer], seconds: float) -> dict[str, np.ndarray]:
+    """Time each timer once a round for ``ROUNDS`` rounds, each round in a random order.
+
+    Parameters
+    ----------
+    timers
+        Name → timer.
+    seconds
+        To spend on each timer in all, about; a call is never cut short.
+
+    Returns
+    -------
+    dict
+        Name → array of ``ROUNDS`` times, in seconds a call.
+    """
+    calls = {}
+    for name, timer in timers.items():
+        timer.timeit(2)
+        once = timer.timeit(3).median
+        calls[name] = max(1, round(seconds / ROUNDS / once))
+    order = np.random.default_rng(0)
+    times = {name: np.empty(ROUNDS) for name in timers}
+    for round_ in range(ROUNDS):
+        for name in order.permutation(list(timers)):
+            times[name][round_] = timers[name].timeit(calls[name]).median
+    return times
+
+
+def bootstrap_interval(ratios: np.ndarray) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the median (Efron and Tibshirani 1993, chapter 13).
+
+    Parameters
+    ----------
+    ratios
+        One value a round.
+    """
+    from scipy.stats import bootstrap
+
+    if np.ptp(ratios) == 0:
+        return float(ratios[0]), float(ratios[0])
+    result = bootstrap(
+        (ratios,), np.median, n_resamples=RESAMPLES, method="percentile", rng=0, vectorized=True
+    )
+    return tuple(map(float, result.confidence_interval))
+
+
+def _timer(
+    name: str, model: Callable[..., Any], inputs: Tensor | tuple, threads: int | None
+) -> Timer:
+    """Return a timer of a model that has been seen to run."""
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    if getattr(model, "training", False) and not isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"{name!r} is in training mode: call its eval() before measuring it.")
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return model(*arguments)
+
+    try:
+        run()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        raise ValueError(
+            f"{name!r} fails when it runs ({type(error).__name__}: {reason[:300]}); "
+            "call it once on these inputs and mend it before you compare."
+        ) from error
+    return Timer("run()", globals={"run": run}, num_threads=threads or torch.get_num_threads())
+
+
+def _accuracies(models: Mapping[str, Callable[..., Any]], test: Iterable) -> pd.DataFrame:
+    """Accuracy of each model, and its change against the first with its standard error."""
+    predictions, labels = {name: [] for name in models}, []
+    with torch.inference_mode():
+        for inputs, targets in test:
+            labels.append(torch.as_tensor(targets))
+            for name, model in models.items():
+                predictions[name].append(model(inputs).argmax(1))
+    truth = torch.cat(labels)
+    classes = {name: torch.cat(parts) for name, parts in predictions.items()}
+    base, *_ = classes.values()
+    rows = {}
+    for name, predicted in classes.items():
+        difference = (predicted == truth).double() - (base == truth).double()
+        rows[name] = {
+            "accuracy": (predicted == truth).double().mean().item(),
+            "accuracy_change": difference.mean().item(),
+            "standard_error": difference.std().item() / math.sqrt(len(truth)),
+            "agreement": (predicted == base).double().mean().item(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

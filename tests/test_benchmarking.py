@@ -1,0 +1,148 @@
+"""Sizes are exact, comparisons paired, and a model that cannot run is named."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+
+import qlearn
+from qlearn import benchmarking
+
+
+@pytest.fixture
+def mlp():
+    torch.manual_seed(0)
+    return qlearn.models.MLP().eval()
+
+
+def dynamic(model):
+    return torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear})
+
+
+def test_the_mlp_of_the_tutorials_is_not_082_mb(mlp):
+    parameters = 784 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10
+    # Four bytes a parameter, and a few kB of the file format.
+    assert 0 < qlearn.model_size(mlp) - parameters * 4 / 1e6 < 0.01
+
+
+def test_size_counts_packed_weights_that_parameters_does_not(mlp):
+    quantized = dynamic(mlp)
+    assert sum(p.numel() for p in quantized.parameters()) == 0
+    assert 0.24 < qlearn.model_size(quantized) / qlearn.model_size(mlp) < 0.28
+
+
+def test_size_of_a_scripted_model_is_that_of_its_file(mlp, tmp_path):
+    scripted = torch.jit.script(dynamic(mlp))
+    scripted.save(tmp_path / "model.pt")
+    size = (tmp_path / "model.pt").stat().st_size / 1e6
+    assert qlearn.model_size(scripted) == pytest.approx(size, rel=0.01)
+
+
+def test_size_of_a_static_model(mlp):
+    wrapped = torch.ao.quantization.QuantWrapper(mlp).eval()
+    wrapped.qconfig = torch.ao.quantization.get_default_qconfig(torch.backends.quantized.engine)
+    prepared = torch.ao.quantization.prepare(wrapped)
+    prepared(torch.rand(8, 1, 28, 28))
+    converted = torch.ao.quantization.convert(prepared)
+    assert 0.24 < qlearn.model_size(converted) / qlearn.model_size(mlp) < 0.28
+
+
+def test_size_of_a_torchao_model(mlp):
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantized = copy.deepcopy(mlp)
+    quantize_(quantized, Int8WeightOnlyConfig())
+    buffer = io.BytesIO()
+    torch.save(quantized.state_dict(), buffer)
+    assert qlearn.model_size(quantized) == pytest.approx(len(buffer.getvalue()) / 1e6)
+    assert 0.24 < qlearn.model_size(quantized) / qlearn.model_size(mlp) < 0.30
+
+
+def test_latency_measures_the_thread_count_that_was_asked_for(mlp):
+    measured = qlearn.latency(mlp, torch.rand(1, 1, 28, 28), threads=1, min_run_time=0.05)
+    assert measured.task_spec.num_threads == 1
+    assert measured.median > 0
+
+
+def test_latency_of_more_work_is_longer():
+    small, large = nn.Linear(64, 64).eval(), nn.Linear(4096, 4096).eval()
+    fast = qlearn.latency(small, torch.rand(1, 64), min_run_time=0.05)
+    slow = qlearn.latency(large, torch.rand(1, 4096), min_run_time=0.05)
+    assert slow.median > 3 * fast.median
+
+
+def test_compare_against_itself_finds_no_difference(mlp):
+    _, test = qlearn.loaders(qlearn.data.digits())
+    table = qlearn.compare(
+        {"fp32": mlp, "same": copy.deepcopy(mlp)}, torch.rand(16, 1, 28, 28), test, seconds=0.2
+    )
+    assert list(table.index) == ["fp32", "same"]
+    same = table.loc["same"]
+    assert same.size_ratio == 1 and same.agreement == 1
+    assert same.accuracy_change == 0 and same.standard_error == 0
+    assert 0.5 < same.speedup < 2  # identical models: only noise, and that within reason
+    assert table.loc["fp32", ["speedup", "speedup_low", "speedup_high"]].tolist() == [1, 1, 1]
+
+
+def test_compare_pairs_the_samples(mlp):
+    class Opposite(nn.Module):
+        def forward(self, x):
+            return -mlp(x)
+
+    _, test = qlearn.loaders(qlearn.data.digits())
+    table = qlearn.compare(
+        {"a": mlp, "b": Opposite().eval()}, torch.rand(1, 1, 28, 28), test, seconds=0.1
+    )
+    a, b = table.loc["a"], table.loc["b"]
+    assert b.agreement == 0
+    assert b.accuracy_change == pytest.approx(b.accuracy - a.accuracy)
+    assert 0 < b.standard_error < 0.05
+    assert qlearn.evaluate(mlp, test) == pytest.approx(a.accuracy)
+
+
+def test_compare_takes_functions_and_says_that_their_size_is_unknown(mlp):
+    table = qlearn.compare({"f": lambda x: mlp(x)}, torch.rand(1, 1, 28, 28), seconds=0.1)
+    assert np.isnan(table.loc["f", "size_mb"])
+
+
+def test_compare_names_the_model_that_cannot_run(mlp):
+    q = torch.ao.nn.quantized.Linear(784, 10)  # no stub before it
+    with pytest.raises(ValueError, match=r"'static' fails when it runs .*quantized::linear"):
+        qlearn.compare(
+            {"fp32": mlp, "static": nn.Sequential(nn.Flatten(), q).eval()}, torch.rand(1, 1, 28, 28)
+        )
+
+
+def test_compare_refuses_training_mode_and_nothing(mlp):
+    with pytest.raises(ValueError, match="'m' is in training mode"):
+        qlearn.compare({"m": mlp.train()}, torch.rand(1, 1, 28, 28))
+    with pytest.raises(ValueError, match="nothing to compare"):
+        qlearn.compare({}, torch.rand(1, 784))
+
+
+def test_rounds_are_interleaved():
+    calls = []
+    timers = {
+        name: Timer("calls.append(name)", globals={"calls": calls, "name": name})
+        for name in ("a", "b")
+    }
+    times = benchmarking.interleaved_times(timers, seconds=1e-6)
+    assert {name: len(values) for name, values in times.items()} == dict.fromkeys("ab", 20)
+    each = 3  # Timer.timeit(1) warms up with two calls more
+    calls = calls[-2 * each * benchmarking.ROUNDS :]
+    rounds = [calls[i : i + 2 * each] for i in range(0, len(calls), 2 * each)]
+    assert all(sorted(round_) == ["a"] * each + ["b"] * each for round_ in rounds)
+    assert {round_[0] for round_ in rounds} == {"a", "b"}, "the order within a round changes"
+
+
+def test_the_bootstrap_interval_covers_the_median_as_often_as_it_says():
+    random = np.random.default_rng(1)
+    inside = 0
+    for _ in range(200):
+        low, high = benchmarking.bootstrap_interval(random.normal(2, 0.1, benchmarking.ROUNDS))
+        inside += low <= 2 <= high
+    assert 0.90 <= inside / 200 <= 1.0
