@@ -1,0 +1,5 @@
+"""`python -m qlearn` is the command `qlearn`."""
+
+from qlearn.cli import app
+
+app()

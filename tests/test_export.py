@@ -1,0 +1,144 @@
+import logging
+import os
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from qlearn import data, export, models, pretrained
+from qlearn.benchmarking import compare
+
+WRITERS = {
+    "onnx": (export.onnx, export.onnx_session),
+    "executorch": (export.executorch, export.executorch_method),
+}
+
+
+@pytest.fixture(scope="module")
+def loaders():
+    return data.loaders(data.digits(), batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return pretrained.small_cnn()
+
+
+@pytest.fixture(scope="module")
+def files(model, loaders, tmp_path_factory):
+    """Both precisions of both formats, each written once for all tests of this module."""
+    folder = tmp_path_factory.mktemp("export")
+    train, test = loaders
+    example = next(iter(test))[0]
+    calibration = [next(iter(train)), next(iter(train))[0]]  # a pair and a bare tensor
+    written = {}
+    for name, (write, _) in WRITERS.items():
+        for precision, inputs in (("fp32", None), ("int8", calibration)):
+            written[name, precision] = write(model, example, folder / f"{name}.{precision}", inputs)
+    return written
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_fp32_file_computes_what_the_model_does(name, files, model, loaders):
+    images, _ = next(iter(loaders[1]))
+    run = WRITERS[name][1](files[name, "fp32"], threads=1)
+    torch.testing.assert_close(run(images), model(images).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_int8_file_is_a_quarter_and_predicts_alike(name, files, model, loaders):
+    images, labels = next(iter(loaders[1]))
+    run = WRITERS[name][1](files[name, "int8"], threads=1)
+    outputs, reference = run(images), model(images).detach()
+    assert (outputs.argmax(1) == reference.argmax(1)).float().mean() >= 0.95
+    assert not torch.equal(outputs, reference)  # it is quantized, not a copy
+    ratio = files[name, "int8"].stat().st_size / files[name, "fp32"].stat().st_size
+    assert ratio < 0.35
+
+
+def test_only_finished_files_are_left(files):
+    folder = next(iter(files.values())).parent
+    assert sorted(os.listdir(folder)) == sorted(path.name for path in files.values())
+
+
+def test_onnx_int8_has_unsigned_activations_and_weights_per_channel(files):
+    import onnx
+    from onnx import TensorProto
+
+    graph = onnx.load(files["onnx", "int8"]).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    activations = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert activations
+    assert {constants[node.input[2]].data_type for node in activations} == {TensorProto.UINT8}
+    weights = [t for t in constants.values() if t.data_type == TensorProto.INT8 and len(t.dims) > 1]
+    assert len(weights) == 3
+    scales = [list(t.dims) for t in constants.values() if list(t.dims) in ([32], [64])]
+    assert [32] in scales and [64] in scales
+
+
+def test_model_and_its_mode_stay(loaders, tmp_path):
+    model = models.MLP().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    export.onnx(model, next(iter(loaders[1]))[0], tmp_path / "mlp.onnx")
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_loaded_files_can_be_compared(files, model, loaders):
+    images, _ = next(iter(loaders[1]))
+    runs = {"eager": model} | {
+        name: WRITERS[name][1](files[name, "int8"], threads=1) for name in WRITERS
+    }
+    table = compare(runs, images, seconds=0.01)
+    assert list(table.index) == ["eager", "onnx", "executorch"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    ("calibration", "sentence"),
+    [([], "No calibration batch"), ([torch.zeros(4, 3, 28, 28)], "same shape")],
+)
+def test_calibration_that_does_not_fit(name, calibration, sentence, model, tmp_path):
+    target = tmp_path / "kept"
+    target.write_text("an older file")
+    with pytest.raises(ValueError, match=sentence):
+        WRITERS[name][0](model, torch.zeros(2, 1, 28, 28), target, calibration)
+    assert target.read_text() == "an older file"
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_missing_paths_are_named(name, tmp_path):
+    write, load = WRITERS[name]
+    with pytest.raises(FileNotFoundError, match="make it first"):
+        write(nn.Identity(), torch.zeros(1), tmp_path / "absent" / "file")
+    with pytest.raises(FileNotFoundError, match=f"qlearn.export.{name}"):
+        load(tmp_path / "absent")
+
+
+def test_calibration_batches_are_cut_to_the_example():
+    batches = export.calibration_inputs(
+        [torch.zeros(5, 3), (torch.ones(2, 3), None)], torch.zeros(2, 3)
+    )
+    assert [(len(batch), batch.mean().item()) for batch in batches] == [(2, 0), (2, 0), (2, 1)]
+
+
+def test_quiet_holds_back_all_channels(capfd):
+    with export.quiet():
+        print("python")
+        os.write(1, b"c++")
+        os.write(2, b"c++")
+        logging.getLogger("exporter").warning("log")
+        warnings.warn("warning", stacklevel=1)
+    assert capfd.readouterr() == ("", "")
+    assert not logging.root.manager.disable
+    print("after")
+    assert capfd.readouterr().out == "after\n"
+
+
+def test_quiet_shows_what_was_said_before_an_error(capfd):
+    with pytest.raises(RuntimeError, match="broken"), export.quiet():
+        os.write(2, b"the reason\n")
+        raise RuntimeError("broken")
+    assert "the reason" in capfd.readouterr().err
