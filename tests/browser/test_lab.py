@@ -1,0 +1,143 @@
+"""The course as a learner meets it: JupyterLab, as `make lab` starts it, in a real browser."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "a-token-of-the-test"
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, base_models):
+    """JupyterLab with a home of its own, so that nobody's settings decide the test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("home")
+    environment = {
+        **os.environ,
+        "JUPYTER_TOKEN": TOKEN,
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+    }
+    command = [sys.executable, "-m", "qlearn", "lab", "--no-browser", "--port", str(port)]
+    log = (home / "log").open("w+")
+    process = subprocess.Popen(
+        command, cwd=home, env=environment, stdout=log, stderr=subprocess.STDOUT
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(f"{address}/api?token={TOKEN}", process, Path(log.name))
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(url, process, log):
+    for _ in range(120):
+        assert process.poll() is None, log.read_text()
+        try:
+            return urllib.request.urlopen(url, timeout=5)
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"JupyterLab did not start: {log.read_text()}")
+
+
+@pytest.fixture
+def page(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", *QUIET]
+        )
+        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        browser.close()
+
+
+def open_lesson(page, server, lesson):
+    page.goto(f"{server}/lab/tree/notebooks/{lesson}.ipynb?token={TOKEN}&reset")
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
+
+
+def run_all(page):
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    # A cell that runs shows [*]; when the last has a number and none a star, all have run.
+    page.wait_for_function(
+        """() => {
+            const prompts = [...document.querySelectorAll(
+                '.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(p => p.textContent.trim());
+            return prompts.length > 3 && prompts.every(p => /^\\[\\d+\\]:?$/.test(p));
+        }""",
+        timeout=240_000,
+    )
+
+
+def screenshot(page, name):
+    folder = os.environ.get("QLEARN_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def look_at_figures(page, name):
+    """For people: the figures as they stand in the page."""
+    for number, figure in enumerate(page.locator("figure.qlearn-figure").all()):
+        figure.scroll_into_view_if_needed()
+        page.wait_for_timeout(500)
+        screenshot(page, f"{name}-{number}")
+
+
+def pictures(page):
+    return page.locator(".jp-Notebook figure.qlearn-figure img").evaluate_all(
+        "all => all.map(i => ({width: i.naturalWidth, alt: i.alt, "
+        "filter: getComputedStyle(i).filter}))"
+    )
+
+
+def assert_ran(page):
+    errors = page.locator(".jp-Notebook [data-mime-type='application/vnd.jupyter.error']")
+    assert errors.count() == 0
+    images = pictures(page)
+    assert images and all(image["width"] > 300 and image["alt"] for image in images)
+    # Dialogs and notifications that greet a newcomer are configured away.
+    assert page.locator(".jp-Dialog").count() == 0
+    assert page.locator(".Toastify__toast").count() == 0
+    return images
+
+
+def test_lesson_00_runs_in_jupyterlab(server, page):
+    open_lesson(page, server, "00_start_here")
+    screenshot(page, "opened")
+    run_all(page)
+    images = assert_ran(page)
+    assert all(image["filter"] == "none" for image in images)
+    look_at_figures(page, "light")
+
+
+def test_a_lesson_of_figures_in_the_dark_theme(server, page):
+    answer = page.request.put(
+        f"{server}/lab/api/settings/@jupyterlab/apputils-extension:themes",
+        headers={"Authorization": f"token {TOKEN}"},
+        data={"raw": '{"theme": "JupyterLab Dark"}'},
+    )
+    assert answer.ok, answer.text()
+    open_lesson(page, server, "01_numbers_and_scales")
+    page.locator("body[data-jp-theme-light='false']").wait_for(state="attached")
+    run_all(page)
+    images = assert_ran(page)
+    assert len(images) >= 5
+    assert all("invert" in image["filter"] for image in images)
+    look_at_figures(page, "dark")
