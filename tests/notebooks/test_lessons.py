@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 # Twice what a lesson may take on two quiet cores: a hang fails here, a slow machine does not.
@@ -24,30 +25,33 @@ socket.socket.connect = _refuse
 """
 
 
-def run(path):
-    notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook,
-        timeout=LIMIT_SECONDS,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    with client.setup_kernel():
-        client.kc.execute_interactive(OFFLINE, silent=True, store_history=False)
-        for index, cell in enumerate(notebook.cells):
-            client.execute_cell(cell, index)
-    return notebook
+def run(notebook, folder):
+    """Execute a copy of the notebook that begins with `OFFLINE`; return the lesson's own cells."""
+    cells = [nbformat.v4.new_code_cell(OFFLINE), *notebook.cells]
+    guarded = nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(
+        guarded, timeout=LIMIT_SECONDS, kernel_name="python3", resources=resources
+    ).execute()
+    return guarded.cells[1:]
+
+
+def test_the_network_is_refused(tmp_path):
+    code = "import urllib.request\nurllib.request.urlopen('http://192.0.2.1', timeout=5)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with pytest.raises(CellExecutionError, match="the lesson reaches for the network"):
+        run(notebook, tmp_path)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_lesson_runs(path, capsys, base_models):
     before = time.perf_counter()
-    notebook = run(path)
+    cells = run(nbformat.read(path, as_version=4), path.parent)
     seconds = time.perf_counter() - before
     with capsys.disabled():
         print(f"\n{path.stem}: {seconds:.0f} s ", end="")
     assert seconds < LIMIT_SECONDS
-    outputs = [out for c in notebook.cells if c.cell_type == "code" for out in c.outputs]
+    outputs = [out for c in cells if c.cell_type == "code" for out in c.outputs]
     pages = [out.data.get("text/html", "") for out in outputs if "data" in out]
     figures = [alt for page in pages for alt in re.findall(r'<img [^>]*alt="([^"]*)"', page)]
     assert figures, "a lesson has at least one figure"
