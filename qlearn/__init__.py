@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "benchmarking",
     "calibration",
+    "checks",
     "data",
     "export",
     "layerwise",
@@ -24,12 +25,14 @@ _MODULES = (
     "pretrained",
 )
 _HOMES = {
+    "answers": "artifacts",
     "calibrate": "calibration",
     "compare": "benchmarking",
     "comparison": "plotting",
     "evaluate": "training",
     "fit": "training",
     "grid_histogram": "plotting",
+    "hint": "hints",
     "latency": "benchmarking",
     "layer_bars": "plotting",
     "layer_errors": "layerwise",
@@ -40,6 +43,7 @@ _HOMES = {
     "sensitivity": "layerwise",
     "show": "plotting",
     "sqnr": "calibration",
+    "submit": "artifacts",
 }
 
 __all__ = ["deprecations", *_MODULES, *_HOMES]  # noqa: PLE0604

@@ -46,7 +46,9 @@ def start(port: int | None, browser: bool) -> int:
     # JupyterLab reads labconfig/ from every folder on this path, so nothing of the learner's
     # own configuration is touched.
     path = os.pathsep.join(filter(None, [str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH")]))
-    environment = {**os.environ, "JUPYTER_CONFIG_PATH": path}
+    # nbgrader calls programs of this environment, which need not be an activated one.
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "JUPYTER_CONFIG_PATH": path, "PATH": programs}
     os.chdir(COURSE)
     if os.name == "posix":
         # JupyterLab takes this process's place, so that whoever stops `qlearn lab` stops it too.

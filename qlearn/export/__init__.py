@@ -15,12 +15,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from qlearn.export.contents import executorch_contents
 from qlearn.export.executorch import executorch, executorch_method
 from qlearn.export.onnx import onnx, onnx_session
 
 __all__ = [
     "calibration_inputs",
     "executorch",
+    "executorch_contents",
     "executorch_method",
     "onnx",
     "onnx_session",

@@ -1,6 +1,7 @@
 """The course as a learner meets it: JupyterLab, as `make lab` starts it, in a real browser."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -66,8 +67,8 @@ def page(chromium):
         browser.close()
 
 
-def open_lesson(page, server, lesson):
-    page.goto(f"{server}/lab/tree/notebooks/{lesson}.ipynb?token={TOKEN}&reset")
+def open_notebook(page, server, path):
+    page.goto(f"{server}/lab/tree/{path}.ipynb?token={TOKEN}&reset")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
     page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
 
@@ -75,12 +76,14 @@ def open_lesson(page, server, lesson):
 def run_all(page):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    # A cell that runs shows [*]; when the last has a number and none a star, all have run.
+    # A cell that runs shows [*]; when all have a number, all have run. An error ends the run.
     page.wait_for_function(
         """() => {
             const prompts = [...document.querySelectorAll(
                 '.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(p => p.textContent.trim());
-            return prompts.length > 3 && prompts.every(p => /^\\[\\d+\\]:?$/.test(p));
+            const failed = document.querySelector(
+                ".jp-Notebook [data-mime-type='application/vnd.jupyter.error']");
+            return failed || (prompts.length > 3 && prompts.every(p => /^\\[\\d+\\]:?$/.test(p)));
         }""",
         timeout=240_000,
     )
@@ -109,7 +112,7 @@ def pictures(page):
 
 def assert_ran(page):
     errors = page.locator(".jp-Notebook [data-mime-type='application/vnd.jupyter.error']")
-    assert errors.count() == 0
+    assert not errors.all_inner_texts()
     images = pictures(page)
     assert images and all(image["width"] > 300 and image["alt"] for image in images)
     # Dialogs and notifications that greet a newcomer are configured away.
@@ -119,7 +122,7 @@ def assert_ran(page):
 
 
 def test_lesson_00_runs_in_jupyterlab(server, page):
-    open_lesson(page, server, "00_start_here")
+    open_notebook(page, server, "notebooks/00_start_here")
     screenshot(page, "opened")
     run_all(page)
     images = assert_ran(page)
@@ -134,10 +137,41 @@ def test_a_lesson_of_figures_in_the_dark_theme(server, page):
         data={"raw": '{"theme": "JupyterLab Dark"}'},
     )
     assert answer.ok, answer.text()
-    open_lesson(page, server, "01_numbers_and_scales")
+    open_notebook(page, server, "notebooks/01_numbers_and_scales")
     page.locator("body[data-jp-theme-light='false']").wait_for(state="attached")
     run_all(page)
     images = assert_ran(page)
     assert len(images) >= 5
     assert all("invert" in image["filter"] for image in images)
     look_at_figures(page, "dark")
+
+
+@pytest.fixture
+def untouched_release():
+    """A copy of a release, because the Validate button saves the notebook."""
+    exercise = "ex1_resnet_dynamic"
+    copy = ROOT / "classroom" / "test-of-validate"
+    shutil.copytree(ROOT / "notebooks" / "exercises" / exercise, copy, dirs_exist_ok=True)
+    shutil.rmtree(copy / "answers", ignore_errors=True)
+    yield f"classroom/{copy.name}/{exercise}"
+    shutil.rmtree(copy)
+
+
+def test_the_validate_button_names_the_tests_that_fail(server, page, untouched_release):
+    open_notebook(page, server, untouched_release)
+    page.get_by_role("button", name="Validate", exact=True).click()
+    dialog = page.locator(".jp-Dialog-content")
+    dialog.filter(has_text="failed").wait_for(timeout=240_000)
+    screenshot(page, "validate")
+    # An untouched release: nothing was handed in, and the dialog says what to do about it.
+    assert "There is no answer" in dialog.inner_text()
+
+
+def test_formgrader_lists_the_exercises(server, page):
+    page.goto(f"{server}/formgrader?token={TOKEN}")
+    row = page.get_by_role("row").filter(has_text="ex1_resnet_dynamic")
+    row.wait_for(timeout=60_000)
+    screenshot(page, "formgrader")
+    exercises = [path.name for path in (ROOT / "solutions").iterdir() if path.is_dir()]
+    for name in exercises:
+        assert page.get_by_role("row").filter(has_text=name).count() == 1
