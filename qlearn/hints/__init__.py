@@ -1,0 +1,37 @@
+"""Three steps of help for each part of each exercise, none of which gives the answer away."""
+
+import tomllib
+from pathlib import Path
+
+STEPS = 3
+
+
+def hint(exercise: str, part: int, step: int = 1) -> None:
+    """Print one step of help.
+
+    Parameters
+    ----------
+    exercise
+        "ex1" … "ex5".
+    part
+        The number of the part, as in the exercise's headings.
+    step
+        1 says where to look, 2 what to use, 3 how it goes together.
+
+    Raises
+    ------
+    ValueError
+        If there is no such exercise, part or step: the message says which there are.
+    """
+    folder = Path(__file__).parent
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if exercise not in known:
+        raise ValueError(f"There is no exercise {exercise!r}; there are {', '.join(known)}.")
+    parts = tomllib.loads((folder / f"{exercise}.toml").read_text(encoding="utf-8"))["parts"]
+    if not 1 <= part <= len(parts):
+        raise ValueError(f"{exercise} has parts 1 to {len(parts)}, and {part} is none of them.")
+    if not 1 <= step <= STEPS:
+        raise ValueError(f"A part has hints 1 to {STEPS}, and {step} is none of them.")
+    print(parts[part - 1][step - 1])
+    if step < STEPS:
+        print(f'(More: qlearn.hint("{exercise}", {part}, step={step + 1}))')

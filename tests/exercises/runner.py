@@ -1,0 +1,148 @@
+"""Run a submission's work cells and the source's test cells, each in a process of its own.
+
+A submission is the released notebook with some of its cells replaced. The two processes share
+nothing but the folder `answers/`, as in a graded class, and fork from a server that has imported
+what every exercise imports.
+"""
+
+import multiprocessing
+import os
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 300  # seconds for one submission's work, or its tests
+
+_context = multiprocessing.get_context("forkserver")
+_preloaded = ["torch", "torchvision", "pandas", "sklearn.datasets", "scipy.stats", "IPython"]
+_preloaded += ["qlearn", "qlearn.artifacts", "qlearn.benchmarking", "qlearn.checks"]
+_preloaded += ["qlearn.pretrained"]
+_context.set_forkserver_preload(_preloaded)
+
+
+def preload(*modules: str) -> None:
+    """Have the server import more; call it where a test module is imported, before it starts."""
+    _preloaded.extend(modules)
+    _context.set_forkserver_preload(_preloaded)
+
+
+@dataclass
+class Result:
+    """Points and messages by the `grade_id` of each test cell."""
+
+    points: dict[str, float] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    work_error: str = ""
+
+
+def notebook(folder: str, exercise: str):
+    return nbformat.read(ROOT / folder / exercise / f"{exercise}.ipynb", as_version=4)
+
+
+def graded(cell) -> dict:
+    return cell.metadata.get("nbgrader", {})
+
+
+def is_test(cell) -> bool:
+    return graded(cell).get("grade", False) and not graded(cell)["solution"]
+
+
+def maximum(exercise: str) -> dict[str, float]:
+    """Points of each test cell of an exercise."""
+    cells = notebook("solutions", exercise).cells
+    return {graded(c)["grade_id"]: graded(c)["points"] for c in cells if is_test(c)}
+
+
+def reference(exercise: str) -> dict[str, str]:
+    """The source's own work cells, by `grade_id`."""
+    cells = notebook("solutions", exercise).cells
+    return {graded(c)["grade_id"]: c.source for c in cells if graded(c).get("solution")}
+
+
+def grade(exercise: str, work: dict[str, str], folder: Path) -> Result:
+    """Grade the released notebook with its work cells replaced.
+
+    `work` maps `grade_id` to code; cells that are not named stay as they were released.
+    """
+    released = notebook(Path("notebooks") / "exercises", exercise)
+    unknown = set(work) - {graded(c).get("grade_id") for c in released.cells}
+    assert not unknown, f"no such work cell: {unknown}"
+    code = [
+        work.get(graded(c).get("grade_id"), c.source)
+        for c in released.cells
+        if c.cell_type == "code" and not is_test(c)
+    ]
+    tests = {
+        graded(c)["grade_id"]: c.source
+        for c in notebook("solutions", exercise).cells
+        if is_test(c) and c.cell_type == "code"
+    }
+    result = Result()
+    errors = _apart(_work, code, folder)
+    result.work_error = errors[0] if errors else ""
+    most = maximum(exercise)
+    for name, message in (_apart(_test, tests, folder) or {}).items():
+        result.points[name] = 0 if message else most[name]
+        if message:
+            result.messages[name] = message
+    assert result.points.keys() == tests.keys(), "the tests did not run to their end"
+    return result
+
+
+def _apart(function, cells, folder: Path):
+    """Call `function` in a new process, in the folder; return what it sends."""
+    receiver, sender = _context.Pipe(duplex=False)
+    process = _context.Process(target=_child, args=(function, cells, str(folder), sender))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv() if receiver.poll(PATIENCE) else None
+    except EOFError:
+        return None  # it died: what it handed in until then counts
+    finally:
+        process.kill()
+        process.join()
+
+
+def _child(function, cells, folder: str, sender) -> None:
+    import torch
+
+    os.chdir(folder)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    torch.set_num_threads(1)
+    sender.send(function(cells))
+
+
+def _shell():
+    import matplotlib
+    from IPython.core.interactiveshell import InteractiveShell
+
+    matplotlib.use("Agg")
+    return InteractiveShell()
+
+
+def _work(cells: list[str]) -> list[str]:
+    """Run every cell, as `Run All` of a grader does: an error does not stop the next."""
+    shell, errors = _shell(), []
+    for code in cells:
+        run = shell.run_cell(code, store_history=True)
+        if not run.success:
+            errors.append(
+                "".join(traceback.format_exception(run.error_before_exec or run.error_in_exec))
+            )
+    return errors
+
+
+def _test(cells: dict[str, str]) -> dict[str, str]:
+    """Message of each test cell, empty when it passed."""
+    shell, messages = _shell(), {}
+    for name, code in cells.items():
+        run = shell.run_cell(code, store_history=True)
+        error = run.error_before_exec or run.error_in_exec
+        messages[name] = f"{type(error).__name__}: {error}" if error else ""
+    return messages

@@ -1,0 +1,317 @@
+"""The tests of exercise 1, tested: right and wrong submissions and what each must lose.
+
+The reference's answers are made once and laid into each submission's folder before its own work
+cells run, so that a submission need only hold the cells in which it differs.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import runner
+
+EXERCISE = "ex1_resnet_dynamic"
+ALL_OF_2 = {"test-2": 2, "test-2-hidden": 2}
+ALL_OF_3 = {"test-3": 1, "test-3-share": 1, "test-3-skipped": 2}
+ALL_OF_4 = {"test-4": 1, "test-4-share": 1, "test-4-speedup": 1}
+ALL_OF_5 = {"test-5": 1, "test-5-hidden": 2}
+
+PER_CHANNEL = """
+from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+resnet_int8 = quantize_dynamic(resnet, {"fc": per_channel_dynamic_qconfig})
+qlearn.submit("resnet_int8", resnet_int8, batch)
+"""
+FX = """
+from torch.ao.quantization import QConfigMapping, default_dynamic_qconfig, quantize_fx
+mapping = QConfigMapping().set_object_type(nn.Linear, default_dynamic_qconfig)
+prepared = quantize_fx.prepare_fx(resnet, mapping, (batch,))
+resnet_int8 = quantize_fx.convert_fx(prepared)
+qlearn.submit("resnet_int8", resnet_int8, batch)
+"""
+TRACED = """
+from torch.ao.quantization import quantize_dynamic
+resnet_int8 = torch.jit.trace(quantize_dynamic(resnet, {nn.Linear, nn.Conv2d}), images)
+qlearn.submit("resnet_int8", resnet_int8, batch)
+"""
+ONE_LAYER_EXCHANGED = """
+import copy
+from torch.ao.nn.quantized.dynamic import Linear
+from torch.ao.quantization import default_dynamic_qconfig
+resnet_int8 = copy.deepcopy(resnet)
+resnet_int8.fc.qconfig = default_dynamic_qconfig
+resnet_int8.fc = Linear.from_float(resnet_int8.fc)
+qlearn.submit("resnet_int8", resnet_int8, batch)
+"""
+OTHER_ENGINE = """
+from torch.ao.quantization import quantize_dynamic
+torch.backends.quantized.engine = "onednn"
+resnet_int8 = quantize_dynamic(resnet, {nn.Linear})
+qlearn.submit("resnet_int8", resnet_int8, batch)
+"""
+BY_HAND = """
+import time
+from pathlib import Path
+def seconds(model):
+    with torch.inference_mode():
+        model(batch)
+        runs = []
+        for _ in range(15):
+            start = time.perf_counter()
+            model(batch)
+            runs.append(time.perf_counter() - start)
+    return sorted(runs)[7]
+def row(model, file):
+    torch.jit.save(torch.jit.script(model), file)
+    size = Path(file).stat().st_size / 1e6
+    hits = sum((model(x).argmax(1) == y).sum().item() for x, y in test)
+    return [size, round(1000 * seconds(model), 2), hits / len(test.dataset), "eager"]
+columns = ["size_mb", "latency_ms", "accuracy", "mode"]
+rows = [row(resnet, "fp32.bin"), row(resnet_int8, "int8.bin")]
+qlearn.submit("table", pd.DataFrame(rows, columns=columns, index=["fp32", "int8"]))
+"""
+ROUNDED = """
+found = [[45, 7.0, 0.99], [45, 7.0, 0.99]]
+columns = ["size_mb", "latency_ms", "accuracy"]
+qlearn.submit("table", pd.DataFrame(found, columns=columns, index=["fp32", "int8"]))
+"""
+WEIGHTS_ONLY = """
+from collections import Counter
+share = resnet.fc.weight.numel() / sum(p.numel() for p in resnet.parameters())
+leaves = [m for m in resnet.modules() if not list(m.children())]
+skipped = Counter(type(m).__name__ for m in leaves if list(m.parameters()) and m is not resnet.fc)
+qlearn.submit("share", round(share, 6))
+qlearn.submit("skipped", skipped)
+"""
+CHOOSE = """
+from torch.ao.quantization import quantize_dynamic
+choice = {choice!r}
+model, inputs = models[choice]
+pays = {pays}
+table = qlearn.compare({{"fp32": model, "int8": pays}}, inputs, seconds=0.1)
+qlearn.submit("choice", choice)
+qlearn.submit("pays", pays, inputs)
+qlearn.submit("speedup", {speedup})
+"""
+
+
+def choose(
+    choice: str = "wide",
+    pays: str = "quantize_dynamic(model, {nn.Linear, nn.LSTM})",
+    speedup: str = "table.loc['int8', 'speedup']",
+) -> str:
+    return CHOOSE.format(choice=choice, pays=pays, speedup=speedup)
+
+
+def changed(name: str, change: str) -> str:
+    """Read an answer of the reference's, change it, and hand it in again."""
+    return f"""
+{name} = qlearn.answers()[{name!r}].load()
+{change}
+qlearn.submit({name!r}, {name})
+"""
+
+
+RIGHT = {
+    "per channel, own measurement, the MLP": {
+        "work-1": PER_CHANNEL,
+        "work-2": BY_HAND,
+        "work-5": choose("mlp"),
+    },
+    "FX, weights only": {
+        "work-1": FX,
+        "work-3": WEIGHTS_ONLY,
+        "work-5": choose(pays="torch.jit.trace(quantize_dynamic(model, {nn.Linear}), inputs)"),
+    },
+    "traced, asked for convolutions too": {
+        "work-1": TRACED,
+        "work-4": changed("candidates", "candidates = candidates[::-1].round(4).assign(note='')"),
+        "work-5": choose(speedup="table.at['fp32', 'latency_ms'] / table.at['int8', 'latency_ms']"),
+    },
+    "one layer exchanged by hand, whole numbers": {
+        "work-1": ONE_LAYER_EXCHANGED,
+        "work-2": ROUNDED,
+    },
+    "another engine": {
+        "work-1": OTHER_ENGINE,
+        "work-5": choose("mlp", "torch.jit.script(quantize_dynamic(model))"),
+    },
+}
+WRONG = {
+    "the float model, renamed": (
+        {
+            "work-1": "qlearn.submit('resnet_int8', resnet, batch)",
+            "work-5": choose(pays="model"),
+        },
+        {"test-1": 2, "test-1-hidden": 1, **ALL_OF_5},
+    ),
+    "float16 instead of int8, an LSTM that shrinks too little": (
+        {
+            "work-1": TRACED.replace("nn.Conv2d})", "nn.Conv2d}, dtype=torch.float16)"),
+            "work-5": choose("phrase_lstm"),
+        },
+        {"test-1": 2, "test-1-hidden": 1, **ALL_OF_5},
+    ),
+    "static instead of dynamic, a choice that does not pay": (
+        {
+            "work-1": """
+from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
+mapping = get_default_qconfig_mapping("x86")
+prepared = quantize_fx.prepare_fx(resnet, mapping, (batch,))
+prepared(images)
+resnet_int8 = quantize_fx.convert_fx(prepared)
+qlearn.submit("resnet_int8", resnet_int8, batch)
+""",
+            "work-2": BY_HAND,
+            "work-5": choose("resnet"),
+        },
+        # The table is an honest one, of another technique.
+        {"test-1": 2, "test-1-hidden": 1, **ALL_OF_5},
+    ),
+    "a model that ignores its input, another model's weights": (
+        {
+            "work-1": """
+from torch.ao.quantization import quantize_dynamic
+class Same(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = quantize_dynamic(nn.Sequential(nn.Linear(1, 10)), {nn.Linear})
+    def forward(self, x):
+        return self.fc(torch.zeros(x.shape[0], 1))
+qlearn.submit("resnet_int8", Same().eval(), batch)
+""",
+            "work-5": choose("mlp", "quantize_dynamic(qlearn.models.MLP().eval())"),
+        },
+        {"test-1": 2, "test-1-hidden": 1, **ALL_OF_2, "test-5-hidden": 2},
+    ),
+    "a ResNet that was never trained, one of five layers quantized": (
+        {
+            "work-1": """
+from torch.ao.quantization import quantize_dynamic
+stranger = qlearn.models.resnet18().eval()
+qlearn.submit("resnet_int8", quantize_dynamic(stranger, {nn.Linear}), batch)
+""",
+            "work-5": choose(pays="quantize_dynamic(model, {'1'})"),
+        },
+        {"test-1": 2, "test-1-hidden": 1, "test-2": 2, "test-5": 1},
+    ),
+    "latencies and sizes that were hoped for": (
+        {
+            "work-2": changed("table", "table.loc['int8', 'latency_ms'] /= 8"),
+            "work-4": changed("candidates", "candidates.loc['small_cnn', 'speedup'] = 4.0"),
+            "work-5": choose(speedup="100.0"),
+        },
+        {"test-2-hidden": 2, "test-4-speedup": 1, "test-5-hidden": 2},
+    ),
+    "the size of the promise, share in per cent": (
+        {
+            "work-2": changed("table", "table.loc['int8', 'size_mb'] = 11.2"),
+            "work-3": changed("share", "share *= 100"),
+            "work-4": changed("candidates", "candidates['share'] *= 100"),
+        },
+        {"test-2": 2, "test-3-share": 1, "test-4": 1, "test-4-share": 1},
+    ),
+    "accuracy on the training set, ReLU counted, ratios upside down": (
+        {
+            "work-2": changed("table", "table['accuracy'] = qlearn.evaluate(resnet, train)"),
+            "work-3": changed("skipped", "skipped['ReLU'] = 9"),
+            "work-4": changed("candidates", "candidates['size_ratio'] **= -1"),
+            "work-5": choose(speedup="1 / table.loc['int8', 'speedup']"),
+        },
+        {"test-2": 2, "test-3-skipped": 2, "test-4": 1, "test-4-share": 1, "test-5-hidden": 2},
+    ),
+    "tables with the wrong columns and rows": (
+        {
+            "work-2": changed("table", "table = table.rename(columns={'latency_ms': 'seconds'})"),
+            "work-3": changed("skipped", "skipped = {'Conv3d': 20}"),
+            "work-4": changed("candidates", "candidates = candidates.drop(index='small_cnn')"),
+        },
+        {**ALL_OF_2, "test-3": 1, "test-3-skipped": 2, **ALL_OF_4},
+    ),
+    "no tables but texts and lists": (
+        {
+            "work-2": changed("table", "table['latency_ms'] = 'fast'"),
+            "work-3": "qlearn.submit('share', 'small'); qlearn.submit('skipped', ['Conv2d'])",
+            "work-4": "qlearn.submit('candidates', [1, 2, 3])",
+            "work-5": "qlearn.submit('choice', ['wide']); qlearn.submit('speedup', None)",
+        },
+        {"test-2-hidden": 2, **ALL_OF_3, **ALL_OF_4, **ALL_OF_5},
+    ),
+    "unreadable and empty files": (
+        {
+            "work-1": "from pathlib import Path\n"
+            "Path('answers/resnet_int8.pt').write_bytes(b'')\n"
+            "Path('answers/skipped.json').write_bytes(b'\\xff{')\n"
+            "Path('answers/pays.pt').write_bytes(bytes(1000))",
+        },
+        {"test-1": 2, "test-1-hidden": 1, **ALL_OF_2, "test-3": 1, "test-3-skipped": 2, **ALL_OF_5},
+    ),
+    "answers exchanged": (
+        {
+            "work-5": "from pathlib import Path\n"
+            "Path('answers/pays.pt').replace('answers/other')\n"
+            "Path('answers/resnet_int8.pt').replace('answers/pays.pt')\n"
+            "Path('answers/other').replace('answers/resnet_int8.pt')"
+        },
+        {"test-1": 2, "test-1-hidden": 1, **ALL_OF_2, **ALL_OF_5},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, runner.Result]:
+    """Folder of the reference's answers, and its result."""
+    folder = tmp_path_factory.mktemp("reference")
+    return folder, runner.grade(EXERCISE, runner.reference(EXERCISE), folder)
+
+
+def lost(result: runner.Result) -> dict[str, float]:
+    most = runner.maximum(EXERCISE)
+    return {name: most[name] - got for name, got in result.points.items() if got != most[name]}
+
+
+def test_the_points_add_up_to_17_and_the_paragraph() -> None:
+    assert sum(runner.maximum(EXERCISE).values()) == 17
+
+
+def test_the_reference_gets_full_marks(reference: tuple[Path, runner.Result]) -> None:
+    _, result = reference
+    assert not result.work_error
+    assert not result.messages
+
+
+def test_an_untouched_release_gets_nothing_and_is_told_what_to_do(tmp_path: Path) -> None:
+    result = runner.grade(EXERCISE, {}, tmp_path)
+    assert set(result.points.values()) == {0}
+    for message in result.messages.values():
+        assert message.startswith("AssertionError: ") and len(message) < 400
+        assert "run the work cell" in message and "qlearn.submit" in message
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_way_gets_full_marks(
+    name: str, reference: tuple[Path, runner.Result], tmp_path: Path
+) -> None:
+    result = grade_patch(RIGHT[name], reference[0], tmp_path)
+    assert not lost(result), (result.messages, result.work_error)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_way_loses_exactly_its_points(
+    name: str, reference: tuple[Path, runner.Result], tmp_path: Path
+) -> None:
+    patch, expected = WRONG[name]
+    result = grade_patch(patch, reference[0], tmp_path)
+    assert lost(result) == expected, (result.messages, result.work_error)
+    for message in result.messages.values():
+        assert message.startswith("AssertionError: ") and len(message) < 400
+
+
+def grade_patch(patch: dict[str, str], reference: Path, folder: Path) -> runner.Result:
+    """Grade the reference's answers with some of its work cells replaced and run."""
+    shutil.copytree(reference / "answers", folder / "answers")
+    unchanged = "from torch.ao.quantization import quantize_dynamic\n"
+    unchanged += "resnet_int8 = quantize_dynamic(resnet, {nn.Linear})"
+    passing = {f"work-{part}": "pass" for part in range(2, 6)}
+    result = runner.grade(EXERCISE, {"work-1": unchanged} | passing | patch, folder)
+    assert not result.work_error, result.work_error
+    return result

@@ -1,0 +1,326 @@
+"""The tests of exercise 2, tested: right and wrong submissions and what each must lose.
+
+The reference's answers are made once and laid into each submission's folder; then only its own
+work cells run, after the reference's Part 1, which defines the model with stubs.
+"""
+
+import ast
+import shutil
+
+import pytest
+import runner
+
+EXERCISE = "ex2_lstm_static"
+CELLS = tuple(f"work-{part}" for part in range(1, 7))
+STATIC = ("test-2", "hidden-2")
+# What needs a static LSTM in the answer "static", besides Part 2.
+COUNTS = ("hidden-5", "test-6", "hidden-6")
+TABLE = ("test-4-table", "hidden-4")
+
+# Measured from the files, as Part 4 asks, and briefly.
+MEASURE = """
+names = ["float", "dynamic", "static", "static_embedding"]
+files = {name: qlearn.answers()[name].load() for name in names}
+table = qlearn.compare(files, ids[:1], test, seconds=0.1)
+table["size_mb"] = [qlearn.answers()[name].size_mb for name in names]
+"""
+REMEASURE = MEASURE + 'qlearn.submit("table", table)'
+
+
+def static(name="static", qconfig='tq.get_default_qconfig("x86")', embedding="None", base=""):
+    return f"""
+stubbed = {base or "copy.deepcopy(float_model)"}
+stubbed.qconfig = {qconfig}
+stubbed.embedding.qconfig = {embedding}
+prepared = tq.prepare(stubbed)
+for batch, _ in [next(iter(train)) for _ in range(3)]:
+    prepared(batch)
+result = tq.convert(prepared)
+qlearn.submit("{name}", result, ids)
+"""
+
+
+MIN_MAX = (
+    "tq.QConfig(activation=tq.MinMaxObserver.with_args(dtype=torch.quint8, reduce_range=True), "
+    "weight=tq.default_weight_observer)"
+)
+WRAPPED = """
+class Rest(nn.Module):
+    def __init__(self, base):
+        super().__init__()
+        self.lstm, self.fc = base.lstm, base.fc
+
+    def forward(self, x):
+        return self.fc(self.lstm(x)[0][:, -1])
+
+
+class Wrapped(nn.Module):
+    def __init__(self, base):
+        super().__init__()
+        self.embedding, self.rest = base.embedding, tq.QuantWrapper(Rest(base))
+
+    def forward(self, ids):
+        return self.rest(self.embedding(ids))
+
+
+float_model = Wrapped(copy.deepcopy(model)).eval()
+qlearn.submit("float", float_model, ids)
+"""
+FX_DEFAULT = """
+from torch.ao.quantization import quantize_fx
+mapping = tq.get_default_qconfig_mapping("x86").set_object_type(nn.Embedding, None)
+prepared = quantize_fx.prepare_fx(copy.deepcopy(model), mapping, (ids,))
+prepared(ids)
+qlearn.submit("static", quantize_fx.convert_fx(prepared), ids)
+"""
+EMBEDDED_DYNAMIC = """
+scheme = {
+    nn.LSTM: tq.per_channel_dynamic_qconfig,
+    nn.Linear: tq.per_channel_dynamic_qconfig,
+    nn.Embedding: tq.float_qparams_weight_only_qconfig,
+}
+qlearn.submit("dynamic", tq.quantize_dynamic(model, scheme), ids)
+"""
+BY_HAND = """
+from torch.utils.benchmark import Timer
+def ms(model, inputs):
+    run = torch.inference_mode()(lambda: model(inputs))
+    run(), run(), run()
+    timer = Timer("run()", globals={"run": run})
+    return 1e3 * sorted(timer.timeit(3).median for _ in range(7))[3]
+static_model = tq.quantize_dynamic(model, {nn.LSTM, nn.Linear})
+dynamic_model, static_model = static_model, STATIC_MODEL
+live = [qlearn.answers()["static"].load(), static_model, dynamic_model, float_model]
+shapes = [(128, 32), (16, 32), (1, 32), (1, 8), (1, 16)]
+rows = [
+    (length, batch, *(round(ms(m, ids.repeat(2, 1)[:batch, -length:]), 5) for m in live))
+    for batch, length in shapes
+]
+columns = ["length", "batch", "static_file", "static", "dynamic", "float"]
+times = pd.DataFrame(rows, columns=columns)
+qlearn.submit("times", times)
+by_batch = {row[1]: row for row in rows if row[0] == 32}
+one = dict(zip(columns[2:], by_batch[1][2:]))
+over = [by_batch[n][3] / by_batch[n][5] for n in (1, 16, 128)]
+wins = [n for n, ratio in zip((1, 16, 128), over) if ratio < 1]
+qlearn.submit("conclusion", {
+    "fastest_for_one": min(one, key=one.get),
+    "slowest_for_one": max(one, key=one.get),
+    "static_over_float": over,
+    "static_over_file": [by_batch[n][3] / by_batch[n][2] for n in (1, 16, 128)],
+    "static_wins_from": wins[0] if wins else None,
+})
+""".replace("STATIC_MODEL", "result")
+SCRIPTED = static().replace("result, ids", "torch.jit.script(result), ids")
+MADE_UP = """
+times = pd.DataFrame(
+    [[1, 8, 0.4, 0.3, 0.1, 0.1], [1, 32, 1.0, 0.5, 0.2, 0.2], [16, 32, 4.0, 2.0, 1.0, 1.0],
+     [128, 32, 32.0, 16.0, 8.0, 8.0]],
+    columns=["batch", "length", "float", "dynamic", "static", "static_file"],
+)
+qlearn.submit("times", times)
+qlearn.submit("conclusion", {
+    "fastest_for_one": "static", "slowest_for_one": "float", "static_over_float": [0.2, 0.25, 0.25],
+    "static_over_file": [1.0, 1.0, 1.0], "static_wins_from": 1,
+})
+"""
+CONTRARY = """
+said = qlearn.answers()["conclusion"].load()
+said["fastest_for_one"], said["slowest_for_one"] = said["slowest_for_one"], said["fastest_for_one"]
+qlearn.submit("conclusion", said)
+"""
+CONSTANT = """
+class Constant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.quant, self.dequant = tq.QuantStub(), tq.DeQuantStub()
+
+    def forward(self, ids):
+        return self.dequant(self.quant(torch.zeros(ids.shape[0], 15)))
+
+
+qlearn.submit("float", Constant().eval(), ids)
+"""
+NO_STUBS = """
+qlearn.submit("float", model, ids)
+float_model = copy.deepcopy(model)
+"""
+TRAIN_ACCURACY = (
+    MEASURE
+    + """
+table["accuracy"] = [qlearn.data and float(
+    (m(phrases.train.inputs[:2000]).argmax(1) == phrases.train.labels[:2000]).double().mean()
+) for m in files.values()]
+qlearn.submit("table", table)
+"""
+)
+TEN_TIMES_FASTER = (
+    MEASURE
+    + """
+table.loc["static", "latency_ms"] = table.loc["float", "latency_ms"] / 10
+qlearn.submit("table", table)
+"""
+)
+OTHER_COLUMNS = (
+    MEASURE
+    + """
+renamed = {"latency_ms": "time", "size_mb": "size"}
+qlearn.submit("table", table.rename(columns=renamed))
+"""
+)
+DYNAMIC = 'qlearn.submit("NAME", tq.quantize_dynamic(model, {nn.LSTM, nn.Linear}), ids)'
+UNREADABLE = """
+from pathlib import Path
+Path("answers/static.pt").write_bytes(b"no model")
+"""
+OTHER_EXERCISE = """
+from pathlib import Path
+Path("answers/dynamic.pt").unlink()
+digits = next(iter(qlearn.loaders(qlearn.data.digits())[1]))[0]
+qlearn.submit("dynamic", tq.quantize_dynamic(qlearn.pretrained.mlp(), {nn.Linear}), digits)
+"""
+FAILED = """
+from pathlib import Path
+Path("answers/NAME.pt").unlink()
+"""
+TRACED = static().replace("result, ids", "torch.jit.trace(result, ids), ids")
+UNCALIBRATED = static().replace("    prepared(batch)", "    pass")
+GUESSED = 'qlearn.submit("rule", {"per_character": 1, "fixed": 0})'
+
+RIGHT = {
+    "reference, by itself": {},
+    "other observers": {
+        "work-2": static(qconfig=MIN_MAX),
+        "work-3": static("static_embedding", MIN_MAX, "tq.float_qparams_weight_only_qconfig"),
+        "work-4": REMEASURE,
+    },
+    "other engine": {
+        "work-2": static(qconfig='tq.get_default_qconfig("onednn")'),
+        "work-4": REMEASURE,
+    },
+    "a wrapper around what is quantized": {
+        "work-1": WRAPPED,
+        "work-2": static(),
+        "work-4": REMEASURE,
+    },
+    "scripted by hand": {"work-2": SCRIPTED, "work-4": REMEASURE},
+    "dynamic, the embedding too": {"work-4": EMBEDDED_DYNAMIC + REMEASURE},
+    "timed by hand": {"work-2": static(), "work-4": REMEASURE, "work-5": BY_HAND},
+}
+WRONG = {
+    "no stubs: static cannot run": (
+        {
+            "work-1": NO_STUBS,
+            "work-2": FAILED.replace("NAME", "static") + static(),
+            "work-4": REMEASURE,
+        },
+        ("test-1", *STATIC, *TABLE, *COUNTS),
+    ),
+    # Its table compares the others with it, which is not what they were made from.
+    "ignores its input": (
+        {"work-1": CONSTANT, "work-4": REMEASURE},
+        ("test-1", "hidden-1", *TABLE, "test-6"),
+    ),
+    "float renamed": (
+        {"work-2": 'qlearn.submit("static", float_model, ids)', "work-4": REMEASURE},
+        (*STATIC, *COUNTS),
+    ),
+    "dynamic instead of static": (
+        {
+            "work-2": DYNAMIC.replace("NAME", "static"),
+            "work-4": REMEASURE,
+        },
+        (*STATIC, *COUNTS),
+    ),
+    "not calibrated": ({"work-2": UNCALIBRATED, "work-4": REMEASURE}, STATIC),
+    "only the linear layer": ({"work-2": FX_DEFAULT, "work-4": REMEASURE}, (*STATIC, *COUNTS)),
+    "traced for one length": (
+        {"work-2": TRACED, "work-4": REMEASURE},
+        ("hidden-2", "test-6", "hidden-6"),
+    ),
+    "the embedding left in float": (
+        {"work-3": static("static_embedding"), "work-4": REMEASURE},
+        ("test-3",),
+    ),
+    "the embedding with the LSTM's qconfig": (
+        {
+            "work-3": FAILED.replace("NAME", "static_embedding")
+            + static("static_embedding", embedding="stubbed.qconfig"),
+        },
+        ("test-3", "test-4-table"),
+    ),
+    "accuracy on the training set": ({"work-4": TRAIN_ACCURACY}, ("test-4-table",)),
+    "made-up latency in the table": ({"work-4": TEN_TIMES_FASTER}, ("hidden-4",)),
+    "a table with other columns": ({"work-4": OTHER_COLUMNS}, TABLE),
+    "another exercise's model": (
+        {"work-4": OTHER_EXERCISE},
+        ("test-4-dynamic", *TABLE, "test-6"),
+    ),
+    "made-up times": ({"work-5": MADE_UP}, ("hidden-5",)),
+    "a conclusion against the times": ({"work-5": CONTRARY}, ("test-5",)),
+    "a guessed rule": ({"work-6": GUESSED}, ("hidden-6",)),
+    "unreadable": ({"work-6": UNREADABLE}, (*STATIC, *TABLE, *COUNTS)),
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """The folder in which the reference has run, with its result."""
+    folder = tmp_path_factory.mktemp("reference")
+    work = {name: code for name, code in runner.reference(EXERCISE).items() if name in CELLS}
+    return folder, runner.grade(EXERCISE, work, folder)
+
+
+def graded(answers, patch, folder):
+    shutil.copytree(answers[0] / "answers", folder / "answers")
+    work = dict.fromkeys(CELLS, "pass") | {"work-1": runner.reference(EXERCISE)["work-1"]}
+    return runner.grade(EXERCISE, work | patch, folder)
+
+
+def test_points_add_to_20():
+    assert sum(runner.maximum(EXERCISE).values()) + 3 == 20
+
+
+def test_reference_gets_full_marks(answers):
+    result = answers[1]
+    assert result.points == runner.maximum(EXERCISE), result.messages
+    assert not result.work_error
+
+
+def test_untouched_release_gets_nothing_and_help(tmp_path):
+    result = runner.grade(EXERCISE, {}, tmp_path)
+    assert set(result.points.values()) == {0}
+    for message in result.messages.values():
+        assert message.startswith("AssertionError") and len(message) < 400
+        assert "run the work cell" in message or "qlearn.submit" in message
+
+
+@pytest.mark.parametrize("name", [name for name in RIGHT if RIGHT[name]])
+def test_right_ways_get_full_marks(answers, name, tmp_path):
+    result = graded(answers, RIGHT[name], tmp_path)
+    assert not result.work_error
+    assert result.points == runner.maximum(EXERCISE), result.messages
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_ways_lose_what_they_should(answers, name, tmp_path):
+    patch, lost = WRONG[name]
+    result = graded(answers, patch, tmp_path)
+    expected = {k: 0 if k in lost else v for k, v in runner.maximum(EXERCISE).items()}
+    assert result.points == expected, result.messages
+    for message in result.messages.values():
+        assert message.startswith("AssertionError") and len(message) < 400, message
+
+
+def test_test_cells_leave_the_learners_names_alone():
+    # In JupyterLab both run in one kernel: a test that rebinds `ids` breaks the next work cell.
+    taken, made = set(), set()
+    for cell in runner.notebook("solutions", EXERCISE).cells:
+        if cell.cell_type == "code":
+            found = {
+                node.id
+                for node in ast.walk(ast.parse(cell.source))
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            }
+            (made if runner.is_test(cell) else taken).update(found)
+    assert not taken & made

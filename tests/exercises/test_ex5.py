@@ -1,0 +1,362 @@
+"""The tests of exercise 5, tested: right and wrong submissions and what each must lose.
+
+The reference's answers are made once and laid into each submission's folder before its own work
+cells run, so that a submission need only hold the cells in which it differs.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import runner
+
+EXERCISE = "ex5_mobile"
+ALL_OF_1 = {"test-1": 1, "test-1-hidden": 1}
+ALL_OF_2 = {"test-2": 1, "test-2-size": 1, "test-2-hidden": 1}
+ALL_OF_3 = {"test-3": 1, "test-3-xnnpack": 1, "test-3-hidden": 1}
+ALL_OF_4 = {"test-4": 1, "test-4-size": 1, "test-4-hidden": 2}
+ALL_OF_5 = {"test-5": 1, "test-5-agreement": 1, "test-5-latency": 1}
+NOT_RUN = {"test-5-agreement": 1, "test-5-latency": 1}
+
+runner.preload(
+    "executorch.runtime",
+    "executorch.backends.xnnpack.partition.xnnpack_partitioner",
+    "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+    "torchao.quantization.pt2e.quantize_pt2e",
+)
+
+# What submissions share: the ways into the two formats.
+LITE = """
+def lite(module, name, example=one):
+    module._save_for_lite_interpreter(str(folder / f"{name}.ptl"))
+    qlearn.submit(name, folder / f"{name}.ptl", example)
+"""
+EXECUTORCH = """
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+from executorch.exir import to_edge, to_edge_transform_and_lower
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+def executorch(module, name, example=one, shapes=None, partitioner=True):
+    exported = torch.export.export(module, (example,), dynamic_shapes=shapes)
+    parts = [XnnpackPartitioner()] if partitioner else []
+    program = to_edge_transform_and_lower(exported, partitioner=parts).to_executorch()
+    (folder / f"{name}.pte").write_bytes(program.buffer)
+    qlearn.submit(name, folder / f"{name}.pte", example)
+def int8(quantizer, images, example=one, shapes=None):
+    exported = torch.export.export(model, (example,), dynamic_shapes=shapes)
+    prepared = prepare_pt2e(exported.module(), quantizer)
+    for image in images:
+        prepared(image)
+    return convert_pt2e(prepared)
+def everywhere(**how):
+    scheme = xnnpack_quantizer.get_symmetric_quantization_config(**how)
+    return xnnpack_quantizer.XNNPACKQuantizer().set_global(scheme)
+images = next(iter(train))[0].split(1)
+"""
+
+EAGER = """
+from torch.ao.quantization import (QuantWrapper, convert, fuse_modules, get_default_qconfig,
+    prepare)
+groups = [["module.conv1", "module.bn1", "module.relu1"],
+          ["module.conv2", "module.bn2", "module.relu2"]]
+wrapped = fuse_modules(QuantWrapper(qlearn.pretrained.small_cnn()).eval(), groups)
+wrapped.qconfig = get_default_qconfig(torch.backends.quantized.engine)
+prepared = prepare(wrapped)
+prepared(next(iter(train))[0])
+lite(torch.jit.script(convert(prepared)), "lite_int8")
+"""
+FX = """
+from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+prepared = prepare_fx(qlearn.pretrained.small_cnn(), get_default_qconfig_mapping("ENGINE"), (one,))
+prepared(next(iter(train))[0])
+lite(torch.jit.trace(convert_fx(prepared), one), "lite_int8")
+"""
+TRACED = 'lite(torch.jit.trace(model, one), "lite_fp32")'
+FROZEN = 'lite(torch.jit.freeze(torch.jit.script(model)), "lite_fp32")'
+ANY_BATCH = """
+shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+batch = torch.cat(images[:4])
+executorch(model, "et_fp32", batch, shapes)
+"""
+ANY_BATCH_INT8 = """
+quantized = int8(everywhere(is_per_channel=True), [torch.cat(images)], batch, shapes)
+executorch(quantized, "et_int8", batch, shapes)
+"""
+PER_TENSOR = 'executorch(int8(everywhere(is_per_channel=False), images), "et_int8")'
+TWO_STEPS = """
+edge = to_edge(torch.export.export(model, (one,))).to_backend(XnnpackPartitioner())
+(folder / "et_fp32.pte").write_bytes(edge.to_executorch().buffer)
+qlearn.submit("et_fp32", folder / "et_fp32.pte")
+"""
+COURSE = """
+qlearn.export.executorch(model, one, folder / "et_int8.pte", train)
+qlearn.submit("et_int8", folder / "et_int8.pte")
+"""
+BY_HAND = """
+import pandas as pd
+from torch.utils.benchmark import Timer
+rows, pictures = {}, torch.stack([image for image, _ in digits.test]).split(1)
+with torch.inference_mode():
+    wanted = [model(picture).argmax().item() for picture in pictures]
+    for name in ("et_int8", "et_fp32", "lite_int8", "lite_fp32"):
+        answer = qlearn.answers()[name]
+        f = answer.load()
+        f(one)
+        same = [f(picture).argmax().item() == digit for picture, digit in zip(pictures, wanted)]
+        seconds = Timer("f(one)", globals={"f": f, "one": one}).timeit(300).median
+        rows[name] = {"size_mb": round(answer.path.stat().st_size / 1e6, 3),
+                      "latency_ms": 1000 * seconds, "agreement": sum(same) / len(same)}
+qlearn.submit("table", pd.DataFrame(rows).T)
+"""
+PHONE = """
+import pandas as pd
+rows = {"device": ["Pixel"], "file": ["et_int8"], "latency_ms": [0.2]}
+qlearn.submit("phone", pd.DataFrame(rows))
+"""
+
+UNCALIBRATED = FX.replace("ENGINE", "x86").replace("prepared(next", "(next")
+FLOAT_RENAMED = 'lite(torch.jit.script(model), "lite_int8")'
+DYNAMIC = """
+from torch.ao.quantization import quantize_dynamic
+lite(torch.jit.script(quantize_dynamic(model, {torch.nn.Linear})), "lite_int8")
+"""
+NO_STUBS = """
+from torch.ao.quantization import convert, get_default_qconfig, prepare
+bare = torch.nn.Sequential(qlearn.pretrained.small_cnn()).eval()
+bare.qconfig = get_default_qconfig(torch.backends.quantized.engine)
+prepared = prepare(bare)
+prepared(one)
+lite(torch.jit.script(convert(prepared)), "lite_int8", None)
+"""
+ORDINARY_FILE = """
+quantized = qlearn.answers()["lite_int8"].path
+qlearn.submit("lite_int8", torch.jit.load(quantized), one)
+"""
+INT8_AS_FP32 = 'qlearn.submit("lite_fp32", qlearn.answers()["lite_int8"].path)'
+UNTRAINED = 'lite(torch.jit.script(qlearn.models.SmallCNN().eval()), "lite_fp32")'
+PERCEPTRON = 'lite(torch.jit.script(qlearn.pretrained.mlp()), "lite_fp32")'
+NOT_LOWERED = 'executorch(model, "et_fp32", partitioner=False)'
+BATCH_OF_8 = 'executorch(model, "et_fp32", torch.cat(images[:8]))'
+IGNORES_ITS_INPUT = """
+class Constant(torch.nn.Module):
+    def forward(self, x):
+        return 0 * x.flatten(1)[:, :10] + torch.arange(10.0)
+executorch(Constant().eval(), "et_fp32")
+"""
+ET_FLOAT_RENAMED = """
+padded = folder / "padded.pte"
+padded.write_bytes(qlearn.answers()["et_fp32"].path.read_bytes())
+qlearn.submit("et_int8", padded)
+"""
+ET_ONLY_LINEAR = """
+quantizer = xnnpack_quantizer.XNNPACKQuantizer()
+scheme = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+quantizer.set_module_type(torch.nn.Linear, scheme)
+executorch(int8(quantizer, images), "et_int8")
+"""
+ET_DYNAMIC = """
+quantizer = everywhere(is_per_channel=True, is_dynamic=True)
+executorch(int8(quantizer, images), "et_int8")
+"""
+ET_UNCALIBRATED = 'executorch(int8(everywhere(is_per_channel=False), []), "et_int8")'
+ET_DARK = """
+dark = [image / 100 for image in images]
+executorch(int8(everywhere(is_per_channel=True), dark), "et_int8")
+"""
+DAMAGED = """
+path = qlearn.answers()["et_int8"].path
+data = bytearray(path.read_bytes())
+path.write_bytes(CONTENT)
+"""
+TABLE = """
+table = qlearn.answers()["table"].load()
+CHANGE
+qlearn.submit("table", table)
+"""
+SPEEDUP = """
+speedup = qlearn.answers()["speedup"].load()
+same, eager = speedup["same_engine"], speedup["against_eager"]
+qlearn.submit("speedup", CHANGE)
+"""
+ACCURACY = """
+import torch.utils.data
+single = torch.utils.data.DataLoader(digits.test, batch_size=1)
+runners = {name: qlearn.answers()[name].load() for name in table.index}
+table["agreement"] = qlearn.compare(runners, one, test=single, seconds=0.1)["accuracy"]
+"""
+
+
+def table(change: str) -> dict[str, str]:
+    return {"work-5": TABLE.replace("CHANGE", change)}
+
+
+def speedup(change: str) -> dict[str, str]:
+    return {"work-6": SPEEDUP.replace("CHANGE", change)}
+
+
+def damaged(content: str) -> dict[str, str]:
+    return {"work-4": DAMAGED.replace("CONTENT", content)}
+
+
+# Name → the work cells that differ. Where a file does, the table is made anew (grade_patch).
+RIGHT = {
+    "eager mode": {"work-2": LITE + EAGER},
+    "fp32 traced": {"work-1": LITE + TRACED},
+    "qnnpack's ranges, traced; fp32 frozen": {
+        "work-1": LITE + FROZEN,
+        "work-2": FX.replace("ENGINE", "qnnpack"),
+    },
+    "any batch": {"work-3": EXECUTORCH + ANY_BATCH, "work-4": ANY_BATCH_INT8},
+    "per tensor; lowered in two steps": {"work-3": EXECUTORCH + TWO_STEPS, "work-4": PER_TENSOR},
+    "the course's exporter; a table by hand, and a phone": {
+        "work-4": COURSE,
+        "work-5": BY_HAND + PHONE,
+        "work-6": runner.reference(EXERCISE)["work-6"],
+    },
+}
+WRONG = {
+    "the int8 file as fp32; dynamic instead of static": (
+        {"work-1": INT8_AS_FP32, "work-2": LITE + DYNAMIC},
+        ALL_OF_1 | ALL_OF_2,
+    ),
+    "float files renamed": (
+        {"work-2": LITE + FLOAT_RENAMED, "work-4": ET_FLOAT_RENAMED},
+        ALL_OF_2 | ALL_OF_4,
+    ),
+    "an untrained model; a constant; PT2E for the linear layer only": (
+        {
+            "work-1": LITE + UNTRAINED,
+            "work-3": EXECUTORCH + IGNORES_ITS_INPUT,
+            "work-4": ET_ONLY_LINEAR,
+        },
+        ALL_OF_1 | ALL_OF_3 | ALL_OF_4,
+    ),
+    "the model of another exercise; PT2E, dynamic": (
+        {"work-1": LITE + PERCEPTRON, "work-4": EXECUTORCH + ET_DYNAMIC},
+        ALL_OF_1 | ALL_OF_4,
+    ),
+    "no calibration": (
+        {"work-2": LITE + UNCALIBRATED, "work-4": EXECUTORCH + ET_UNCALIBRATED},
+        {"test-2": 1, "test-2-hidden": 1} | ALL_OF_4,
+    ),
+    "not for the lite interpreter; calibrated in the dark": (
+        {"work-2": ORDINARY_FILE, "work-4": EXECUTORCH + ET_DARK},
+        ALL_OF_2 | {"test-4-size": 1, "test-4-hidden": 2},
+    ),
+    "no partitioner": ({"work-3": EXECUTORCH + NOT_LOWERED}, {"test-3-xnnpack": 1}),
+    "no stubs; a batch of eight": (
+        {
+            "work-2": LITE + NO_STUBS,
+            "work-3": EXECUTORCH + BATCH_OF_8,
+            "work-5": "pass",
+            "work-6": "pass",
+        },
+        {"test-2": 1, "test-2-hidden": 1, "test-3": 1, "test-3-hidden": 1}
+        | NOT_RUN
+        | {"test-6-hidden": 1},
+    ),
+    "an empty file": (damaged('b""'), ALL_OF_4 | ALL_OF_5 | {"test-6-hidden": 1}),
+    "half a file": (damaged("data[: len(data) // 2]"), ALL_OF_4 | ALL_OF_5 | {"test-6-hidden": 1}),
+    "a file that would end the process": (
+        damaged("data.replace(b'XH00', bytes([88, 185, 48, 48]), 1)"),
+        ALL_OF_4 | ALL_OF_5 | {"test-6-hidden": 1},
+    ),
+    "made-up latencies": (
+        table('table.loc["et_int8", "latency_ms"] /= 30'),
+        {"test-5-latency": 1, "test-6": 1},
+    ),
+    "latencies in seconds, one of them": (
+        table('table.loc["lite_int8", "latency_ms"] /= 1000'),
+        {"test-5-latency": 1},
+    ),
+    "other columns": (
+        table('table = table.rename(columns={"latency_ms": "ms"})'),
+        {"test-5": 1, "test-5-latency": 1, "test-6": 1},
+    ),
+    "a missing row": (table('table = table.drop("lite_fp32")'), ALL_OF_5),
+    "accuracy for agreement": (table(ACCURACY), {"test-5-agreement": 1}),
+    "sizes in MiB": (table('table["size_mb"] /= 1.048576'), {"test-5": 1}),
+    "speedups the wrong way round": (
+        speedup('{"same_engine": 1 / same, "against_eager": 1 / eager}'),
+        {"test-6": 1, "test-6-hidden": 1},
+    ),
+    "made-up speedup against eager": (
+        speedup('{"same_engine": same, "against_eager": 90}'),
+        {"test-6-hidden": 1},
+    ),
+    "one speedup for both": (speedup("eager"), {"test-6": 1, "test-6-hidden": 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def reference(base_models, tmp_path_factory) -> tuple[Path, runner.Result]:
+    """The folder and the result of the reference's own work."""
+    folder = tmp_path_factory.mktemp("reference")
+    return folder, runner.grade(EXERCISE, runner.reference(EXERCISE), folder)
+
+
+def lost(result: runner.Result) -> dict[str, float]:
+    most = runner.maximum(EXERCISE)
+    return {name: most[name] - got for name, got in result.points.items() if got != most[name]}
+
+
+def test_the_points_add_up_to_17_and_the_paragraph() -> None:
+    assert sum(runner.maximum(EXERCISE).values()) == 17
+
+
+def test_the_reference_gets_full_marks(reference: tuple[Path, runner.Result]) -> None:
+    _, result = reference
+    assert not result.work_error
+    assert not result.messages
+
+
+def test_an_untouched_release_gets_nothing_and_is_told_what_to_do(tmp_path: Path) -> None:
+    result = runner.grade(EXERCISE, {}, tmp_path)
+    assert set(result.points.values()) == {0}
+    assert "test-phone" not in result.messages
+    assert len(result.messages) == len(result.points) - 1
+    for message in result.messages.values():
+        assert message.startswith("AssertionError: ") and len(message) < 400
+        assert "run the work cell" in message and "qlearn.submit" in message
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_way_gets_full_marks(
+    name: str, reference: tuple[Path, runner.Result], tmp_path: Path
+) -> None:
+    result = grade_patch(RIGHT[name], reference[0], tmp_path)
+    assert not result.messages, (result.messages, result.work_error)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_way_loses_exactly_its_points(
+    name: str, reference: tuple[Path, runner.Result], tmp_path: Path
+) -> None:
+    patch, expected = WRONG[name]
+    result = grade_patch(patch, reference[0], tmp_path)
+    assert lost(result) == expected, (result.messages, result.work_error)
+    for message in result.messages.values():
+        assert message.startswith("AssertionError: ") and len(message) < 400
+
+
+def test_a_phones_report_is_checked_for_its_form_only(
+    reference: tuple[Path, runner.Result], tmp_path: Path
+) -> None:
+    patch = {"work-6": PHONE.replace('"device"', '"model"')}
+    result = grade_patch(patch, reference[0], tmp_path)
+    assert list(result.messages) == ["test-phone"] and "'device'" in result.messages["test-phone"]
+    assert not lost(result)
+
+
+def grade_patch(patch: dict[str, str], reference: Path, folder: Path) -> runner.Result:
+    """Grade the reference's answers with some of its work cells replaced and run."""
+    shutil.copytree(reference / "answers", folder / "answers")
+    work = {f"work-{part}": "pass" for part in range(1, 7)}
+    if patch.keys() & {"work-1", "work-2", "work-3", "work-4"} and "path.write" not in str(patch):
+        source = runner.reference(EXERCISE)
+        work["work-5"] = source["work-5"].replace("seconds=0.5", "seconds=0.05")
+        work["work-6"] = source["work-6"]
+    result = runner.grade(EXERCISE, work | patch, folder)
+    assert not result.work_error, result.work_error
+    return result
