@@ -31,6 +31,10 @@ def server(tmp_path_factory, base_models):
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
     }
+    manager = home / "settings" / "@jupyterlab" / "docmanager-extension"
+    manager.mkdir(parents=True)
+    # The tests open the course's own notebooks, which must stay as they are.
+    (manager / "plugin.jupyterlab-settings").write_text('{"autosave": false}')
     command = [sys.executable, "-m", "qlearn", "lab", "--no-browser", "--port", str(port)]
     log = (home / "log").open("w+")
     process = subprocess.Popen(
@@ -74,6 +78,8 @@ def open_notebook(page, server, path):
 
 
 def run_all(page):
+    # Until the status bar says so, the kernel is not connected, and cells would be run by nobody.
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     # A cell that runs shows [*]; when all have a number, all have run. An error ends the run.

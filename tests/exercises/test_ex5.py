@@ -252,7 +252,8 @@ WRONG = {
             "work-5": "pass",
             "work-6": "pass",
         },
-        {"test-2": 1, "test-2-hidden": 1, "test-3": 1, "test-3-hidden": 1}
+        # Its table is still that of the reference's files, which are of another size.
+        {"test-2": 1, "test-2-hidden": 1, "test-3": 1, "test-3-hidden": 1, "test-5": 1}
         | NOT_RUN
         | {"test-6-hidden": 1},
     ),
