@@ -1,6 +1,7 @@
 # The course's tasks. On Windows, or without make, the README has the same in uv commands.
 #   make lab     set up and open the course in JupyterLab
 #   make test    set up and run every check
+#   make test-exercises  grade the banks of right and wrong submissions
 #   make bench   measure each technique on each model (bench/results.md)
 #   make release write notebooks/exercises anew from solutions
 #   make lock    resolve pyproject.toml anew into requirements.lock
@@ -21,16 +22,19 @@ else
 INSTALL = --requirements requirements.lock
 endif
 
-.PHONY: lab test prepare setup bench lock clean release
+.PHONY: lab test test-exercises prepare setup bench lock clean release
 
 lab: prepare
 	$(BIN)/qlearn lab
 
-# Submissions are graded on one thread each, so several at once; nothing else likes company.
 test: prepare
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest --ignore tests/exercises
+	$(BIN)/pytest --ignore-glob 'tests/exercises/test_ex*' --ignore tests/exercises/test_nbgrader.py
+
+# The banks of submissions: about 25 minutes on two cores. Each is graded on one thread, so several
+# run at once; nothing else likes company.
+test-exercises: prepare
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 tests/exercises
 
 prepare: setup

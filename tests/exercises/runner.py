@@ -7,6 +7,8 @@ what every exercise imports.
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,21 @@ class Result:
 
 def notebook(folder: str, exercise: str):
     return nbformat.read(ROOT / folder / exercise / f"{exercise}.ipynb", as_version=4)
+
+
+def nbgrader(*words, **folders):
+    """Run nbgrader in the course, with some of its folders elsewhere."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    options = [f"--CourseDirectory.{name}={path}" for name, path in folders.items()]
+    run = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *words, *options],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run
 
 
 def graded(cell) -> dict:

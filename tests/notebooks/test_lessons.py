@@ -1,4 +1,4 @@
-"""Every lesson runs top to bottom, offline, as a learner would run it."""
+"""Every lesson and every solution runs top to bottom, offline, as a learner would run it."""
 
 import html
 import re
@@ -10,7 +10,9 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "solutions").glob("*/*.ipynb"))
 # Twice what a lesson may take on two quiet cores: a hang fails here, a slow machine does not.
 LIMIT_SECONDS = 180
 
@@ -60,3 +62,13 @@ def test_lesson_runs(path, capsys, base_models):
     assert not raw, "every figure is shown by qlearn.show, with alternative text"
     noise = [out.text for out in outputs if out.output_type == "stream" and out.name == "stderr"]
     assert not noise, noise
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_solution_runs(path, tmp_path, capsys, base_models):
+    """Its own tests, visible and hidden, are cells of it: one that failed would raise here."""
+    before = time.perf_counter()
+    run(nbformat.read(path, as_version=4), tmp_path)
+    with capsys.disabled():
+        print(f"\n{path.stem}: {time.perf_counter() - before:.0f} s ", end="")
+    assert any((tmp_path / "answers").iterdir())
