@@ -13,8 +13,11 @@ from nbclient.exceptions import CellExecutionError
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "solutions").glob("*/*.ipynb"))
-# Twice what a lesson may take on two quiet cores: a hang fails here, a slow machine does not.
-LIMIT_SECONDS = 180
+# A lesson should take 90 s on two quiet cores: a hang fails here, a slow or busy machine does not.
+LIMIT_SECONDS = 400
+
+# What PyTorch says of some CPUs, and lessons 03 and 05 explain where it shows.
+OF_THIS_CPU = "on CPU without Vector Neural Network Instruction support"
 
 # Runs first in the kernel: whatever leaves this machine fails.
 OFFLINE = """
@@ -60,7 +63,12 @@ def test_lesson_runs(path, capsys, base_models):
     assert all(len(html.unescape(alt)) > 40 for alt in figures), figures
     raw = [out for out in outputs if "data" in out and "image/png" in out.data]
     assert not raw, "every figure is shown by qlearn.show, with alternative text"
-    noise = [out.text for out in outputs if out.output_type == "stream" and out.name == "stderr"]
+    errors = [out.text for out in outputs if out.output_type == "stream" and out.name == "stderr"]
+    noise = [
+        text
+        for text in errors
+        if OF_THIS_CPU not in text or text.count("Warning: ") > text.count(OF_THIS_CPU)
+    ]
     assert not noise, noise
 
 
