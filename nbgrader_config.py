@@ -25,3 +25,6 @@ c.ClearSolutions.code_stub = {"python": "# Your code here.\nraise NotImplemented
 c.ClearSolutions.text_stub = "Your answer here."
 # Training and timing take their time; a hang must still end.
 c.ExecutePreprocessor.timeout = 600
+# nbgrader gives no points to a test cell that wrote to stderr, be it a warning or a progress bar.
+# What fails is an output of another kind, so its kernels have one stream.
+c.Execute.extra_arguments = ["--IPKernelApp.outstream_class=qlearn.kernel.ShownAsStdout"]

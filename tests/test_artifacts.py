@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,7 +20,8 @@ from torch.ao.quantization import (
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import qlearn
-from qlearn import artifacts, checks
+from qlearn import checks
+from qlearn.artifacts import writing
 
 ENGINE = torch.backends.quantized.engine
 
@@ -144,9 +146,18 @@ def test_submit_refuses_names_that_leave_the_folder():
 
 
 def test_submit_refuses_what_is_too_large(monkeypatch):
-    monkeypatch.setattr(artifacts, "LIMIT_MB", 0.001)
+    monkeypatch.setattr(writing, "LIMIT_MB", 0.001)
     with pytest.raises(ValueError, match="the limit is"):
         qlearn.submit("x", list(range(1000)))
+
+
+def test_a_model_that_is_traced_says_so(capsys):
+    class Loops(nn.Module):
+        def forward(self, x, *unused):
+            return x + len(unused)
+
+    qlearn.submit("x", Loops().eval(), torch.rand(2, 2))
+    assert "cannot be scripted" in (said := capsys.readouterr().out) and "was traced" in said
 
 
 def test_submit_refuses_a_model_that_depends_on_its_surroundings():
@@ -203,6 +214,11 @@ def test_a_made_up_speedup_does_not_hold(cnn, images, claimed):
         checks.faster_claim_holds(claimed, cnn, copy.deepcopy(cnn), images)
 
 
+def test_a_speedup_of_a_model_that_fails_is_refused_in_a_sentence(cnn, images):
+    with pytest.raises(AssertionError, match="cannot be measured again, a model fails"):
+        checks.faster_claim_holds(1.0, cnn, nn.Linear(3, 3).eval(), images)
+
+
 def test_an_honest_speedup_holds(cnn, images):
     checks.faster_claim_holds(1.0, cnn, copy.deepcopy(cnn), images)
 
@@ -214,12 +230,17 @@ def test_table_has():
         checks.table_has(answer, ["b"])
     with pytest.raises(AssertionError, match="lacks the row 'int8'"):
         checks.table_has(answer, ["a"], ["int8"])
+    twice = qlearn.submit("twice", pd.DataFrame({"a": [1, 2]}, index=["fp32", "fp32"]))
+    with pytest.raises(AssertionError, match="the row 'fp32' more than once"):
+        checks.table_has(twice, ["a"], ["fp32"])
     with pytest.raises(AssertionError, match="is no table"):
         checks.table_has(qlearn.submit("number", 1), ["a"])
 
 
 def test_claim_close():
     checks.claim_close("The accuracy", 0.91, 0.912, 0.005)
+    checks.claim_close("The accuracy", np.float32(0.91), 0.912, 0.005)
+    checks.claim_close("The count", np.int64(3), 3, 0)
     with pytest.raises(AssertionError, match="measured from the artifact it is 0.8"):
         checks.claim_close("The accuracy", 0.91, 0.8, 0.005)
     with pytest.raises(AssertionError, match="finite number"):

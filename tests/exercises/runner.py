@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).parents[2]
+EXERCISES = sorted(path.name for path in (ROOT / "solutions").iterdir() if path.is_dir())
 PATIENCE = 300  # seconds for one submission's work, or its tests
 
 _context = multiprocessing.get_context("forkserver")
@@ -77,6 +78,18 @@ def reference(exercise: str) -> dict[str, str]:
     """The source's own work cells, by `grade_id`."""
     cells = notebook("solutions", exercise).cells
     return {graded(c)["grade_id"]: c.source for c in cells if graded(c).get("solution")}
+
+
+def lost(exercise: str, result: Result) -> dict[str, float]:
+    """Points that a result lacks, by `grade_id`."""
+    most = maximum(exercise)
+    return {name: most[name] - got for name, got in result.points.items() if got != most[name]}
+
+
+def assert_every_message_helps(result: Result) -> None:
+    """Each message is a sentence for a learner, no dump."""
+    for message in result.messages.values():
+        assert message.startswith("AssertionError: ") and len(message) < 400, message
 
 
 def grade(exercise: str, work: dict[str, str], folder: Path) -> Result:

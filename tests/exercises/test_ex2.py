@@ -4,7 +4,6 @@ The reference's answers are made once and laid into each submission's folder; th
 work cells run, after the reference's Part 1, which defines the model with stubs.
 """
 
-import ast
 import shutil
 
 import pytest
@@ -195,7 +194,7 @@ RIGHT = {
         "work-4": REMEASURE,
     },
     "other engine": {
-        "work-2": static(qconfig='tq.get_default_qconfig("onednn")'),
+        "work-2": static(qconfig='tq.get_default_qconfig("fbgemm")'),
         "work-4": REMEASURE,
     },
     "a wrapper around what is quantized": {
@@ -277,22 +276,10 @@ def graded(answers, patch, folder):
     return runner.grade(EXERCISE, work | patch, folder)
 
 
-def test_points_add_to_20():
-    assert sum(runner.maximum(EXERCISE).values()) + 3 == 20
-
-
 def test_reference_gets_full_marks(answers):
     result = answers[1]
     assert result.points == runner.maximum(EXERCISE), result.messages
     assert not result.work_error
-
-
-def test_untouched_release_gets_nothing_and_help(tmp_path):
-    result = runner.grade(EXERCISE, {}, tmp_path)
-    assert set(result.points.values()) == {0}
-    for message in result.messages.values():
-        assert message.startswith("AssertionError") and len(message) < 400
-        assert "run the work cell" in message or "qlearn.submit" in message
 
 
 @pytest.mark.parametrize("name", [name for name in RIGHT if RIGHT[name]])
@@ -308,19 +295,4 @@ def test_wrong_ways_lose_what_they_should(answers, name, tmp_path):
     result = graded(answers, patch, tmp_path)
     expected = {k: 0 if k in lost else v for k, v in runner.maximum(EXERCISE).items()}
     assert result.points == expected, result.messages
-    for message in result.messages.values():
-        assert message.startswith("AssertionError") and len(message) < 400, message
-
-
-def test_test_cells_leave_the_learners_names_alone():
-    # In JupyterLab both run in one kernel: a test that rebinds `ids` breaks the next work cell.
-    taken, made = set(), set()
-    for cell in runner.notebook("solutions", EXERCISE).cells:
-        if cell.cell_type == "code":
-            found = {
-                node.id
-                for node in ast.walk(ast.parse(cell.source))
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-            }
-            (made if runner.is_test(cell) else taken).update(found)
-    assert not taken & made
+    runner.assert_every_message_helps(result)

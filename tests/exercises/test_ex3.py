@@ -116,7 +116,7 @@ RIGHT = {
         ),
     },
     "the configuration of another engine": {
-        "work-2-tools": 'torch.backends.quantized.engine = engine = "onednn"\n'
+        "work-2-tools": 'torch.backends.quantized.engine = engine = "fbgemm"\n'
         + REFERENCE["work-2-tools"],
         "work-2": REFERENCE["work-2"],
         "work-3": REFERENCE["work-3"],
@@ -344,22 +344,12 @@ def check(patch, lost, done, folder):
     result = runner.grade(EXERCISE, submission(patch, done), folder)
     expected = {name: points - lost.get(name, 0) for name, points in MAXIMUM.items()}
     assert result.points == expected, (result.messages, result.work_error)
-    for message in result.messages.values():
-        assert message.startswith("AssertionError: ") and len(message) < 400
+    runner.assert_every_message_helps(result)
 
 
 def test_the_reference_gets_every_point(reference):
     result, _ = reference
     assert result.points == MAXIMUM, (result.messages, result.work_error)
-    assert sum(MAXIMUM.values()) == 17
-
-
-def test_an_untouched_release_gets_none_and_every_message_helps(tmp_path):
-    result = runner.grade(EXERCISE, {}, tmp_path)
-    assert not any(result.points.values())
-    for message in result.messages.values():
-        assert message.startswith("AssertionError: ") and len(message) < 400
-        assert "run the work cell that ends with qlearn.submit(" in message
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -1,21 +1,22 @@
 """Releases are what the sources generate, hold no answer, and nbgrader itself agrees with us."""
 
+import ast
 import json
 import re
+import symtable
 from pathlib import Path
 
 import pytest
 import runner
 
 ROOT = Path(__file__).parents[2]
-EXERCISES = sorted(path.name for path in (ROOT / "solutions").iterdir() if path.is_dir())
 
 
 def test_there_are_five():
-    assert [name[:3] for name in EXERCISES] == ["ex1", "ex2", "ex3", "ex4", "ex5"]
+    assert [name[:3] for name in runner.EXERCISES] == ["ex1", "ex2", "ex3", "ex4", "ex5"]
 
 
-@pytest.mark.parametrize("exercise", EXERCISES)
+@pytest.mark.parametrize("exercise", runner.EXERCISES)
 def test_the_release_is_what_the_source_generates(exercise, tmp_path):
     runner.nbgrader("generate_assignment", exercise, "--no-db", release_directory=tmp_path)
     made = tmp_path / exercise
@@ -28,7 +29,7 @@ def test_the_release_is_what_the_source_generates(exercise, tmp_path):
         )
 
 
-@pytest.mark.parametrize("exercise", EXERCISES)
+@pytest.mark.parametrize("exercise", runner.EXERCISES)
 def test_the_release_holds_no_answer_and_no_hidden_test(exercise):
     released = runner.notebook(Path("notebooks") / "exercises", exercise)
     text = "\n".join(cell.source for cell in released.cells)
@@ -45,7 +46,7 @@ def test_the_release_holds_no_answer_and_no_hidden_test(exercise):
         assert longest not in text, f"the release gives away: {longest}"
 
 
-@pytest.mark.parametrize("exercise", EXERCISES)
+@pytest.mark.parametrize("exercise", runner.EXERCISES)
 def test_points_add_to_twenty_with_a_paragraph_for_people(exercise):
     cells = runner.notebook("solutions", exercise).cells
     graded = [c for c in cells if runner.graded(c).get("grade")]
@@ -56,7 +57,7 @@ def test_points_add_to_twenty_with_a_paragraph_for_people(exercise):
     assert "point" in before.split("\n", 1)[1], "a rubric says what the points are for"
 
 
-@pytest.mark.parametrize("exercise", EXERCISES)
+@pytest.mark.parametrize("exercise", runner.EXERCISES)
 def test_every_part_has_three_hints_that_are_not_the_answer(exercise, capsys):
     import qlearn
 
@@ -94,3 +95,28 @@ def test_students_come_from_a_csv(tmp_path):
 
     with Gradebook(database) as gradebook:
         assert [student.last_name for student in gradebook.students] == ["Lovelace"]
+
+
+def bound(code):
+    """Names that a cell binds in the notebook's own namespace, but by importing them."""
+    symbols = symtable.symtable(code, "cell", "exec").get_symbols()
+    return {s.get_name() for s in symbols if s.is_assigned() and not s.is_imported()}
+
+
+def read(code):
+    nodes = ast.walk(ast.parse(code))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+@pytest.mark.parametrize("exercise", runner.EXERCISES)
+def test_test_cells_leave_the_learners_names_alone(exercise):
+    # In JupyterLab both run in one kernel: a test that rebinds `ids` breaks the next work cell.
+    learners, tests = set(), set()
+    for cell in runner.notebook("solutions", exercise).cells:
+        if cell.cell_type == "code" and runner.is_test(cell):
+            tests |= bound(cell.source) & learners
+        elif cell.cell_type == "code":
+            mixed_up = tests & read(cell.source) - bound(cell.source)
+            assert not mixed_up, f"a test cell rebinds {mixed_up}, and a work cell reads it"
+            learners |= bound(cell.source)
+            tests -= bound(cell.source)

@@ -1,106 +1,16 @@
-"""Hand in models and tables as data, and read them back.
-
-Whoever grades measures the artifact, never a Python object of the learner's: a model is written
-as TorchScript, as an exported program or as an ExecuTorch file, a table as JSON. None of them
-carries code of the author.
-"""
+"""Hand in models and tables: written as data, then read and run before they count."""
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-FOLDER = "answers"  # beside the notebook
-LIMIT_MB = 100
-KINDS = {
-    ".pt": "TorchScript",
-    ".ptl": "TorchScript for the lite interpreter",
-    ".pt2": "exported program",
-    ".pte": "ExecuTorch program",
-    ".onnx": "ONNX model",
-    ".json": "table",
-}
-# What an error that a quantized model raises at its first input really says.
-CAUSES = {
-    "with arguments from the 'CPU' backend": (
-        "a quantized layer received ordinary floats: put a QuantStub before it, or wrap the "
-        "model in QuantWrapper"
-    ),
-    "'QuantizedCPU' backend": (
-        "an operator that only knows floats received a quantized tensor: dequantize before it, "
-        "or use FloatFunctional for an addition"
-    ),
-    "should be the same": "a float layer stands inside the quantized region: quantize it too, "
-    "or put a DeQuantStub before it",
-    "view size is not compatible": "the output of a quantized convolution is channels_last: "
-    "use flatten(1) instead of view",
-    "method->set_inputs()": "the ExecuTorch file was exported for another shape or batch size: "
-    "export it with an example of the shape that it will get",
-    "shapes cannot be multiplied": "the example inputs do not have the shape that the model takes",
-}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One artifact: a file and what it is."""
-
-    name: str
-    path: Path
-
-    @property
-    def kind(self) -> str:
-        """What the file holds, in words."""
-        return KINDS[self.path.suffix]
-
-    @property
-    def size_mb(self) -> float:
-        """Size of the file in MB (10**6 bytes)."""
-        return self.path.stat().st_size / 10**6
-
-    def load(self) -> Any:
-        """Return the model, as a function of its inputs, or the table as plain data.
-
-        Raises
-        ------
-        AssertionError
-            When the file cannot be read: in one sentence, for a learner.
-        """
-        try:
-            return _LOADERS[self.path.suffix](self.path)
-        except Exception as error:
-            raise AssertionError(
-                f"The answer {self.name!r} cannot be read as {self.kind} ({_first_line(error)}): "
-                f"hand it in again with qlearn.submit({self.name!r}, …)."
-            ) from None
-
-
-class Answers(dict[str, Answer]):
-    """Answers by name; a missing one is explained."""
-
-    def __missing__(self, name: str) -> Answer:
-        """Raise an AssertionError, which a test cell shows to the learner."""
-        raise AssertionError(
-            f"There is no answer {name!r} yet: run the work cell that ends with "
-            f"qlearn.submit({name!r}, …)."
-        )
-
-
-def answers(folder: str | Path = FOLDER) -> Answers:
-    """Return what has been handed in, by name.
-
-    Parameters
-    ----------
-    folder
-        Where `submit` wrote.
-    """
-    files = sorted(path for path in Path(folder).glob("*") if path.suffix in KINDS)
-    return Answers({path.stem: Answer(path.stem, path) for path in files})
+from qlearn.artifacts.reading import FOLDER, KINDS, LIMIT_MB, Answer, explain, first_line
 
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
@@ -149,24 +59,6 @@ def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) 
     answer = Answer(name, path)
     print(f"Handed in {name!r}: {answer.kind}, {answer.size_mb:.3g} MB.")
     return answer
-
-
-def explain(error: Exception) -> str:
-    """Say in words what an error of a quantized model means, with its first line.
-
-    Parameters
-    ----------
-    error
-        What running the model raised.
-    """
-    text = str(error)
-    causes = [cause for sign, cause in CAUSES.items() if sign in text]
-    return f"{causes[0]} ({_first_line(error)})" if causes else _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160] if lines else 'no message'}"
 
 
 def _form(
@@ -223,16 +115,21 @@ def _scripted(name: str, model: nn.Module, arguments: tuple) -> torch.jit.Script
         return model
     try:
         return torch.jit.script(model)
-    except Exception:
-        pass  # many honest models cannot be scripted; tracing has the last word
+    except Exception as error:
+        reason = first_line(error)  # many honest models cannot be scripted: they are traced
     try:
         with torch.no_grad():
-            return torch.jit.trace(model, arguments)
+            traced = torch.jit.trace(model, arguments)
     except Exception as error:
         raise ValueError(
             f"{name!r} runs, but TorchScript can neither script nor trace it "
-            f"({_first_line(error)}): hand in the converted model itself."
+            f"({first_line(error)}): hand in the converted model itself."
         ) from None
+    print(
+        f"{name!r} cannot be scripted ({reason}), so it was traced: a branch or a loop in it "
+        "stays as it ran for example_inputs."
+    )
+    return traced
 
 
 def _place(model: nn.Module, arguments: tuple) -> str:
@@ -298,51 +195,3 @@ def _verify(name: str, path: Path, example_inputs: Tensor | tuple | None, expect
 
 def _arguments(inputs: Tensor | tuple) -> tuple:
     return inputs if isinstance(inputs, tuple) else (inputs,)
-
-
-def _load_json(path: Path) -> Any:
-    import pandas as pd
-
-    if path.stat().st_size > LIMIT_MB * 10**6:
-        raise ValueError("it is too large")
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(data, Mapping) and set(data) == {"columns", "index", "data"}:
-        return pd.DataFrame(**data)
-    return data
-
-
-def _load_exported(path: Path) -> Callable:
-    import torchao  # noqa: F401  its tensor subclasses must be known to read them
-
-    module = torch.export.load(path).module()
-    module.training = False  # it was exported in eval mode, and its eval() raises
-    return module
-
-
-def _load_executorch(path: Path) -> Callable:
-    from qlearn.export import executorch_contents, executorch_method
-
-    executorch_contents(path)  # the runtime ends the process on some damaged files
-    return executorch_method(path)
-
-
-def _load_onnx(path: Path) -> Callable:
-    from qlearn.export import onnx_session
-
-    return onnx_session(path)
-
-
-def _load_lite(path: Path) -> Callable:
-    from torch.jit.mobile import _load_for_lite_interpreter
-
-    return _load_for_lite_interpreter(str(path))
-
-
-_LOADERS: dict[str, Callable[[Path], Any]] = {
-    ".pt": lambda path: torch.jit.load(path, map_location="cpu").eval(),
-    ".ptl": _load_lite,
-    ".pt2": _load_exported,
-    ".pte": _load_executorch,
-    ".onnx": _load_onnx,
-    ".json": _load_json,
-}

@@ -1,0 +1,11 @@
+"""Hand in models and tables as data, and read them back.
+
+Whoever grades measures the artifact, never a Python object of the learner's: a model is written
+as TorchScript, as an exported program or as an ExecuTorch file, a table as JSON. None of them
+carries code of the author.
+"""
+
+from qlearn.artifacts.reading import Answer, answers, explain
+from qlearn.artifacts.writing import submit
+
+__all__ = ["Answer", "answers", "explain", "submit"]

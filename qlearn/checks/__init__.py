@@ -1,0 +1,47 @@
+"""What test cells call: each raises AssertionError with one sentence for a learner.
+
+Every check measures the artifact. None asserts an absolute time.
+"""
+
+from qlearn.checks.behaviour import (
+    accuracy,
+    accuracy_at_least,
+    agrees_with,
+    exists,
+    looks_at_its_input,
+    operator_calls,
+    runs,
+)
+from qlearn.checks.claims import claim_close, faster_claim_holds, smaller_than, table_has
+from qlearn.checks.graphs import (
+    activation_scales,
+    operators,
+    quantized_layers,
+    quantized_weights,
+    weight_schemes,
+    weight_types,
+)
+from qlearn.checks.quantization import is_calibrated, is_quantized, weights_on_grid
+
+__all__ = [
+    "accuracy",
+    "accuracy_at_least",
+    "activation_scales",
+    "agrees_with",
+    "claim_close",
+    "exists",
+    "faster_claim_holds",
+    "is_calibrated",
+    "is_quantized",
+    "looks_at_its_input",
+    "operator_calls",
+    "operators",
+    "quantized_layers",
+    "quantized_weights",
+    "runs",
+    "smaller_than",
+    "table_has",
+    "weight_schemes",
+    "weight_types",
+    "weights_on_grid",
+]
