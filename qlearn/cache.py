@@ -1,11 +1,12 @@
-"""The cache folder, and files in it that are never half written."""
+"""The cache folder, and files and folders in it that are never half written."""
 
+import contextlib
 import os
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 # A temporary file lives for the seconds that writing takes; an older one was left by a crash.
 STALE_SECONDS = 60
@@ -27,6 +28,8 @@ def save_atomically(value: Any, path: Path) -> None:
     The temporary file is in the same folder, because a rename is atomic only within one file
     system. Temporary files that an interrupted run left behind are removed.
     """
+    import torch  # not above: who only asks for the folder need not pay for it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob("*.tmp"):
         if time.time() - left.stat().st_mtime > STALE_SECONDS:
@@ -37,3 +40,24 @@ def save_atomically(value: Any, path: Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def making(place: Path) -> Iterator[Path]:
+    """Give a path beside ``place``; what the block makes there takes its place if it succeeds.
+
+    Parameters
+    ----------
+    place
+        A file or a folder that is not there yet. Another process that makes the same one may be
+        quicker: then what it made stays.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as scratch:
+        unfinished = Path(scratch) / place.name
+        yield unfinished
+        try:
+            os.replace(unfinished, place)
+        except OSError:
+            if not place.exists():
+                raise

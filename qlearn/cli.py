@@ -1,5 +1,6 @@
-"""The command line: `qlearn doctor`, `prepare`, `lab` and `bench`."""
+"""The command line: `qlearn doctor`, `prepare`, `lab`, `grade` and the rest."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -76,3 +77,117 @@ def bench(
     from qlearn.bench import main
 
     main(output, quick=quick)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A course model, or a .pt2 file you trust.")],
+    to: Annotated[
+        str, typer.Option(help="Some of executorch,onnx,torchscript,lite.")
+    ] = "executorch,onnx,torchscript",
+    int8: Annotated[
+        bool | None, typer.Option("--int8/--fp32", help="One precision instead of both.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("exported"),
+) -> None:
+    """Write a model for other runtimes, and run each file beside the model."""
+    from qlearn.export import shell
+
+    raise typer.Exit(shell.main(model, to.split(","), int8, output))
+
+
+@app.command("arm-check")
+def arm_check(file: Annotated[Path, typer.Argument(help="An ExecuTorch file (.pte).")]) -> None:
+    """Run an ExecuTorch file on an emulated Arm Cortex-A76 and compare its outputs with ours.
+
+    The exit code is 0 if they agree, 1 if they differ, 2 if nothing could be compared. The CPU is
+    pinned because its extensions choose the kernels. Emulated times mean nothing: none are given.
+    """
+    from qlearn import arm
+
+    try:
+        report = arm.check(file)
+    except (OSError, RuntimeError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    typer.echo(str(report))
+    raise typer.Exit(0 if report.passes else 1)
+
+
+@app.command()
+def phone(
+    lan: Annotated[bool, typer.Option("--lan", help="Let the network's phones in.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Address to listen on, if not --lan's.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0: a free one.")] = 0,
+    models: Annotated[str | None, typer.Option(help="For example small_cnn,resnet18.")] = None,
+    runtime: Annotated[Path | None, typer.Option(help="Folder with onnxruntime-web.")] = None,
+    reports: Annotated[Path | None, typer.Option(help="File that reports are added to.")] = None,
+) -> None:
+    """Serve a page on which phones time fp32 against int8, and collect their reports."""
+    from qlearn.phone import MODELS, serve
+    from qlearn.phone.shell import attend
+
+    names = models.split(",") if models is not None else list(MODELS)
+    try:
+        server = serve(names, lan, address, port, runtime, reports)
+    except (OSError, RuntimeError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    attend(server)
+
+
+@app.command()
+def grade(
+    exercise: Annotated[str, typer.Argument(help="Such as ex1_resnet_dynamic.")],
+    students: Annotated[str, typer.Option(help="Only these: ann,ben.")] = "",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: cores.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a dask scheduler, instead of workers here.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for a submission's work.")] = 1800,
+    memory: Annotated[int, typer.Option(min=100, help="MB for a submission.")] = 4000,
+    force: Annotated[bool, typer.Option("--force", help="Grade again what is unchanged.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object per verdict.")] = False,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox/--no-sandbox", help="Run what learners wrote in bubblewrap.")
+    ] = True,
+    show_hidden: Annotated[
+        bool, typer.Option("--show-hidden", help="Show hidden tests in the feedback.")
+    ] = False,
+) -> None:
+    """Grade what a class handed in for an exercise: grades, graded notebooks and feedback."""
+    if sys.platform == "win32":
+        typer.echo("Grading needs Linux, or macOS with --no-sandbox.", err=True)
+        raise typer.Exit(1)
+    from qlearn.grading.run import command
+
+    code = command(
+        exercise,
+        timeout,
+        memory,
+        sandbox,
+        workers,
+        students=[name for name in students.split(",") if name],
+        scheduler=scheduler,
+        force=force,
+        as_json=as_json,
+        hidden_shown=show_hidden,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def grades(
+    exercise: Annotated[str | None, typer.Argument(help="One exercise; default: all.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every part's score here.")] = None,
+) -> None:
+    """Show how a class did: scores, their histogram, and the parts most often missed."""
+    from qlearn.grading.report import report
+
+    try:
+        report(exercise, csv)
+    except (OSError, LookupError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None

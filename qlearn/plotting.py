@@ -32,6 +32,10 @@ plt.rcParams.update(
     }
 )
 
+# The costs that `qlearn.pareto` marks a front of, and their columns.
+FRONTS = {"latency": "latency_ms", "size": "size_mb"}
+UNITS = {"latency_ms": "ms", "size_mb": "MB"}
+
 # The picture has a transparent ground and dark ink. JupyterLab's dark theme inverts it; the turn
 # of the hue gives back the colours (nearly), so that the text of the lesson stays true.
 _STYLE = """<style>
@@ -56,18 +60,32 @@ def show(figure: Figure, alt: str) -> None:
     ValueError
         If the alternative text is empty.
     """
+    display(HTML(picture(figure, alt)))
+    plt.close(figure)
+
+
+def picture(figure: Figure, alt: str) -> str:
+    """Return a figure as HTML with alternative text, for light and dark pages.
+
+    Parameters
+    ----------
+    figure, alt
+        As `show` takes them.
+
+    Raises
+    ------
+    ValueError
+        If the alternative text is empty.
+    """
     if not alt.strip():
         raise ValueError("A figure needs alternative text: say in a sentence what it shows.")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=192, transparent=True)
-    plt.close(figure)
-    picture = base64.b64encode(buffer.getvalue()).decode()
+    data = base64.b64encode(buffer.getvalue()).decode()
     width = round(figure.get_figwidth() * 96)
-    display(
-        HTML(
-            f'{_STYLE}<figure class="qlearn-figure"><img width="{width}" '
-            f'src="data:image/png;base64,{picture}" alt="{html.escape(alt)}"></figure>'
-        )
+    return (
+        f'{_STYLE}<figure class="qlearn-figure"><img width="{width}" '
+        f'src="data:image/png;base64,{data}" alt="{html.escape(alt)}"></figure>'
     )
 
 
@@ -106,6 +124,41 @@ def comparison(table: pd.DataFrame) -> Figure:
     for axis in axes[:2]:
         axis.margins(x=0.2)  # room for the numbers
     axes[0].invert_yaxis()
+    return figure
+
+
+def pareto_fronts(table: pd.DataFrame) -> Figure:
+    """Draw accuracy against latency and against size, with the front of each.
+
+    Rows on a front are coloured, named and joined; the others are grey. The lines across a point
+    are the interquartile range of its latency, and one standard error of the change of its
+    accuracy against the float model.
+
+    Parameters
+    ----------
+    table
+        As `qlearn.pareto` returns it; rows without numbers are left out.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
+    for axis, (name, column) in zip(axes, FRONTS.items(), strict=True):
+        rows = table[table["accuracy"].notna()].sort_values([column, "accuracy"])
+        for on_front, part in rows.groupby(f"{name}_front"):
+            colour, ink, points, below = (
+                (COLOURS[0], "0.1", 7.5, 4) if on_front else ("0.65", "0.5", 6, -9)
+            )
+            spread = part["spread_ms"] / 2 if name == "latency" else None
+            error = 100 * part["standard_error"]
+            style = {"fmt": "o", "color": colour, "markersize": 5, "elinewidth": 1}
+            axis.errorbar(part[column], 100 * part["accuracy"], error, spread, **style)
+            for scheme, row in part.iterrows():
+                place = (row[column], 100 * row["accuracy"])
+                offset = {"xytext": (4, below), "textcoords": "offset points"}
+                axis.annotate(str(scheme), place, fontsize=points, color=ink, **offset)
+        front = rows[rows[f"{name}_front"]]
+        axis.step(front[column], 100 * front["accuracy"], where="post", color=COLOURS[0], alpha=0.6)
+        axis.set(xscale="log", xlabel=f"{name} ({UNITS[column]}, log scale)")
+        axis.margins(x=0.15, y=0.1)
+    axes[0].set_ylabel("accuracy (%)")
     return figure
 
 

@@ -134,12 +134,14 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
     force
         Train again what is there.
     everything
-        Fetch ResNet-18's ImageNet weights too, which needs the network.
+        Fetch ResNet-18's ImageNet weights too, which needs the network, and make the sweeps and
+        the study of few bits.
 
     Returns
     -------
     dict of str
-        For each model "made" or "there"; for "imagenet", "unavailable" when it cannot be had.
+        For each model "made" or "there"; for "imagenet", "unavailable" when it cannot be had;
+        for the sweeps, how many rows have numbers.
     """
     states = {}
     for name in RECIPES:
@@ -154,8 +156,23 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
         except RuntimeError as error:
             print(f"Notice: {error}")
             states["imagenet"] = "unavailable"
+        states |= _sweep_all()
     for name, state in states.items():
         print(f"{name:<14} {state}")
+    return states
+
+
+def _sweep_all() -> dict[str, str]:
+    """Sweep every scheme over each of the course's own models, and make the study of few bits."""
+    from qlearn.low_bits import keep_study
+    from qlearn.schemes import ALL
+    from qlearn.sweeping import sweep
+
+    states = {}
+    for name in ("mlp", "small_cnn", "depthwise_cnn", "phrase_lstm"):
+        table = sweep(_load(name), ALL, RECIPES[name].data())
+        states[f"sweep of {name}"] = f"{table['accuracy'].notna().sum()} of {len(table)} schemes"
+    states["low_bits"] = keep_study()
     return states
 
 

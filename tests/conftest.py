@@ -58,6 +58,13 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
+def arm_tools() -> str:
+    """The emulator of the Arm check; its cross-compiler is there too."""
+    needed("An Arm cross-compiler", "aarch64-linux-gnu-g++")
+    return needed("QEMU", "qemu-aarch64")
+
+
+@pytest.fixture(scope="session")
 def base_models() -> None:
     """Every base model is in the cache, so that no lesson's time includes training one."""
     pretrained.prepare_all()

@@ -53,26 +53,37 @@ def test_int8_file_is_a_quarter_and_predicts_alike(name, files, model, loaders):
     outputs, reference = run(images), model(images).detach()
     assert (outputs.argmax(1) == reference.argmax(1)).float().mean() >= 0.95
     assert not torch.equal(outputs, reference)  # it is quantized, not a copy
-    ratio = files[name, "int8"].stat().st_size / files[name, "fp32"].stat().st_size
-    assert ratio < 0.35
+    assert files[name, "int8"].size_mb / files[name, "fp32"].size_mb < 0.35
+    assert files[name, "int8"].top1 >= 0.95
+    assert 25 < files[name, "int8"].sqnr_db < 60 < files[name, "fp32"].sqnr_db
+
+
+def test_a_report_is_a_path_and_a_line(files):
+    made = files["executorch", "int8"]
+    assert made.size_mb == os.path.getsize(made) / 10**6
+    assert str(made).count("\n") == 0 and "executorch.int8: 0." in str(made)
+    assert "delegates 1, left over: nothing" in str(made)
+    assert files["onnx", "int8"].delegates is None and "delegates" not in str(files["onnx", "int8"])
 
 
 def test_only_finished_files_are_left(files):
-    folder = next(iter(files.values())).parent
-    assert sorted(os.listdir(folder)) == sorted(path.name for path in files.values())
+    folder = next(iter(files.values())).path.parent
+    assert sorted(os.listdir(folder)) == sorted(made.path.name for made in files.values())
 
 
 def test_onnx_int8_has_unsigned_activations_and_weights_per_channel(files):
     import onnx
     from onnx import TensorProto
 
-    graph = onnx.load(files["onnx", "int8"]).graph
+    graph = onnx.load(files["onnx", "int8"].path).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     activations = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     assert activations
     assert {constants[node.input[2]].data_type for node in activations} == {TensorProto.UINT8}
     weights = [t for t in constants.values() if t.data_type == TensorProto.INT8 and len(t.dims) > 1]
     assert len(weights) == 3
+    values = [onnx.numpy_helper.to_array(tensor) for tensor in weights]
+    assert max(abs(value.astype(int)).max() for value in values) == 64  # x86 without VNNI
     scales = [list(t.dims) for t in constants.values() if list(t.dims) in ([32], [64])]
     assert [32] in scales and [64] in scales
 

@@ -1,4 +1,4 @@
-"""The report behind ``make bench``: each technique on each model, and ResNet-18 across engines.
+"""The report behind ``make bench``: each technique on each model, and models across engines.
 
 Everything in it is measured when it is made. Nothing here fails because a number disappoints: the
 last table says which expectations hold on this machine.
@@ -7,106 +7,144 @@ last table says which expectations hold on this machine.
 import contextlib
 import datetime
 import importlib.metadata
-import itertools
 import os
 import platform
 import sys
-import tempfile
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from qlearn import data, models, pretrained
-from qlearn.bench import techniques, workers
-from qlearn.bench.engines import EAGER, ENGINES, export_all
+from qlearn.bench.browser import browser_table, missing
+from qlearn.bench.engines import first_line
+from qlearn.bench.expectations import expectations_section
+from qlearn.bench.measurements import (
+    QUICK,
+    Settings,
+    engine_table,
+    four_bit_run,
+    technique_table,
+)
 from qlearn.bench.report import (
-    DYNAMIC,
-    FLOAT,
     INT8_INSTRUCTIONS,
-    PTQ4,
-    QAT4,
-    STATIC,
     TITLES,
+    Report,
+    browser_section,
     engines_section,
-    expectations_section,
     four_bits_section,
     techniques_section,
 )
-from qlearn.benchmarking import compare
-from qlearn.training import fit
 
-BATCHES = 10  # of 64 training samples, to calibrate with
+
+@dataclass
+class Results:
+    """What has been measured so far; the parameters of ``expectations_section``."""
+
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    engines: dict[str, pd.DataFrame] = field(default_factory=dict)
+    browser: pd.DataFrame | None = None
+    correct: dict[int, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How much to measure; the quick settings try the report out, they do not measure well."""
+class Step:
+    """One measurement: what it is, and the Markdown of its whole section once it is made."""
 
-    models: tuple[str, ...] = tuple(pretrained.RECIPES)
-    engines: tuple[str, ...] = tuple(ENGINES)
-    engine_model: str = "resnet18"
-    engine_pixels: int = 224
-    rounds: int = 20
-    seconds: float = 0.3  # for each engine in each round
-    seeds: tuple[int, ...] = (0, 1, 2)
-    float_epochs: int = pretrained.RECIPES["depthwise_cnn"].stages[0][0]
-    qat_epochs: int = 8
-
-
-QUICK = Settings(
-    models=("mlp", "depthwise_cnn"),
-    engines=(EAGER, "ExecuTorch fp32", "PyTorch eager int8", "ONNX Runtime int8",
-             "OpenVINO int8"),
-    engine_model="small_cnn",
-    engine_pixels=28,
-    rounds=5,
-    seconds=0.05,
-    seeds=(0,),
-    float_epochs=1,
-    qat_epochs=1,
-)  # fmt: skip
+    heading: str
+    what: str
+    measure: Callable[[], str]
 
 
 def main(output: Path | None, quick: bool = False) -> None:
     """Measure, print the report as Markdown, and write it to a file if one is named.
+
+    The file is written after each measurement, so one that fails, or is interrupted, costs nothing
+    that was measured before it.
 
     Parameters
     ----------
     output
         Where to write; folders are made. None prints only.
     quick
-        Small models, few rounds, one seed: tries the report out in under a minute.
+        Small models, few rounds, one seed: tries the report out.
+
+    Raises
+    ------
+    SystemExit
+        At the end, if something could not be measured.
     """
-    settings = QUICK if quick else Settings()
+    steps = _steps(QUICK if quick else Settings())
+    title = "# qlearn benchmark" + (" (quick trial: its numbers mean little)" if quick else "")
+    headings = list(dict.fromkeys(step.heading for step in steps))
+    report = Report(f"{title}\n\n{machine()}", headings, output)
     # Progress bars go to stderr, so that stdout is the report and nothing else.
     with contextlib.redirect_stdout(sys.stderr):
-        tables = {name: technique_table(name, settings) for name in settings.models}
-        engines, skipped = engine_table(settings)
-        correct = [four_bit_run(seed, settings) for seed in settings.seeds]
-    title = f"{TITLES[settings.engine_model]}, {settings.engine_pixels}×{settings.engine_pixels}"
-    sections = (
-        "# qlearn benchmark" + (" (quick trial: its numbers mean little)" if quick else ""),
-        machine(),
-        "## Each technique on each model",
-        techniques_section(tables),
-        f"## {title}, batch 1, across engines",
-        engines_section(engines, skipped),
-        "## DepthwiseCNN with weights of 4 bits per tensor",
-        four_bits_section(dict(zip(settings.seeds, correct, strict=True))),
-        "## What should hold",
-        expectations_section(
-            tables, engines if settings.engine_model == "resnet18" else None, correct
-        ),
-    )
-    report = "\n\n".join(sections) + "\n"
+        failures = run(steps, report)
     print(report)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(report, encoding="utf-8")
+    if failures:
+        raise SystemExit("Some of it could not be measured: the report says what.")
+
+
+def run(steps: Sequence[Step], report: Report) -> int:
+    """Make each measurement, write it into the report, and return how many failed."""
+    failures = 0
+    for number, step in enumerate(steps, 1):
+        try:
+            report.fill(step.heading, step.measure())
+        except Exception as error:  # it must not cost the others
+            traceback.print_exc()
+            failures += 1
+            reason = f"{step.what} could not be measured: {first_line(error)}"
+            report.failures[step.heading].append(reason)
+        if step.heading not in (later.heading for later in steps[number:]):
+            report.finish(step.heading)
+    return failures
+
+
+def _steps(settings: Settings) -> list[Step]:
+    results = Results()
+
+    def techniques_of(name: str) -> str:
+        results.tables[name] = technique_table(name, settings)
+        return techniques_section(results.tables)
+
+    def engines_of(name: str, pixels: int) -> str:
+        results.engines[name], skipped = engine_table(name, pixels, settings)
+        return engines_section(results.engines[name], skipped)
+
+    def in_browser() -> str:
+        if (reason := missing()) is not None:
+            return f"Not measured: {reason}"
+        table, about = browser_table(settings.browser_model, settings.browser_rounds)
+        results.browser = table if settings.browser_model == "resnet18" else None
+        return browser_section(table, about)
+
+    def four_bits(seed: int) -> str:
+        results.correct[seed] = four_bit_run(seed, settings)
+        return four_bits_section(results.correct)
+
+    def expectations() -> str:
+        correct = list(results.correct.values())
+        return expectations_section(results.tables, results.engines, results.browser, correct)
+
+    steps = [
+        Step("Each technique on each model", TITLES[name], partial(techniques_of, name))
+        for name in settings.models
+    ]
+    for name, pixels in settings.engine_models.items():
+        heading = f"{TITLES[name]}, {pixels}×{pixels}, batch 1, across engines"
+        steps.append(Step(heading, TITLES[name], partial(engines_of, name, pixels)))
+    title = TITLES[settings.browser_model]
+    steps.append(Step(f"{title} in the browser", "It", in_browser))
+    steps += [
+        Step("DepthwiseCNN with weights of 4 bits per tensor", f"Seed {s}", partial(four_bits, s))
+        for s in settings.seeds
+    ]
+    return [*steps, Step("What should hold", "It", expectations)]
 
 
 def machine() -> str:
@@ -130,74 +168,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _sets(name: str) -> tuple[DataLoader, DataLoader]:
-    return data.loaders(pretrained.RECIPES[name].data())
-
-
-def _inputs(loader: DataLoader, batches: int = BATCHES) -> list[Tensor]:
-    return [inputs for inputs, _ in itertools.islice(loader, batches)]
-
-
-def _base(name: str) -> nn.Module:
-    return pretrained.resnet18("digits") if name == "resnet18" else getattr(pretrained, name)()
-
-
-def technique_table(name: str, settings: Settings) -> pd.DataFrame:
-    """Compare the quantized forms of one base model; a row each, as ``compare`` returns them."""
-    train, test = _sets(name)
-    model, calibration = _base(name), _inputs(train)
-    forms = {
-        FLOAT: model,
-        DYNAMIC: techniques.dynamic_int8(model),
-        STATIC: techniques.static_int8(model, calibration),
-    }
-    if name == "depthwise_cnn":
-        forms[PTQ4] = techniques.four_bit_ptq(model, calibration)
-        torch.manual_seed(0)
-        forms[QAT4] = techniques.four_bit_qat(model, train, settings.qat_epochs)
-    example = calibration[0][:1]
-    if name == "resnet18":  # timed at the size it was made for, judged on the digits' own
-        example = _resized(example, 224)
-    return compare(forms, example, test=test)
-
-
-def _resized(images: Tensor, pixels: int) -> Tensor:
-    return nn.functional.interpolate(images, size=(pixels, pixels), mode="bilinear")
-
-
-def engine_table(settings: Settings) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Time one model on every engine; also return why engines were left out."""
-    name, pixels = settings.engine_model, settings.engine_pixels
-    train, test = _sets(name)
-    calibration = list(_resized(_inputs(train, 1)[0][:16], pixels).split(1))
-    example = _resized(_inputs(test, 1)[0][:1], pixels)
-    with tempfile.TemporaryDirectory() as folder:
-        export_all(_base(name), example, calibration, Path(folder))
-        return workers.measure(
-            Path(folder),
-            settings.engines,
-            torch.get_num_threads(),
-            rounds=settings.rounds,
-            seconds=settings.seconds,
-        )
-
-
-def four_bit_run(seed: int, settings: Settings) -> pd.DataFrame:
-    """Train a DepthwiseCNN and its 4-bit forms; say for each test sample which were right."""
-    train, test = data.loaders(data.digits(), seed=seed)
-    torch.manual_seed(seed)
-    model = models.DepthwiseCNN()
-    fit(model, train, epochs=settings.float_epochs)
-    forms = {
-        FLOAT: model,
-        PTQ4: techniques.four_bit_ptq(model, _inputs(train)),
-        QAT4: techniques.four_bit_qat(model, train, settings.qat_epochs),
-    }
-    with torch.inference_mode():
-        correct = {
-            form: torch.cat([model(inputs).argmax(1) == labels for inputs, labels in test])
-            for form, model in forms.items()
-        }
-    return pd.DataFrame({form: values.numpy() for form, values in correct.items()})

@@ -1,4 +1,4 @@
-"""The inference engines that ``make bench`` measures one model on, and how each loads it."""
+"""The inference engines that ``make bench`` measures a model on, and how each loads it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,25 +13,75 @@ from qlearn.benchmarking import MEGABYTE, model_size
 EAGER = "PyTorch eager fp32"
 
 Runner = Callable[[Tensor], Tensor]
+Loader = Callable[[Path, int], tuple[Runner, float]]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How a worker gets a callable and a size in MB from the folder that ``export_all`` fills."""
+    """How a worker gets a callable and a size in MB from the folder that ``export_all`` fills.
+
+    Attributes
+    ----------
+    precision
+        "fp32" or "int8".
+    load
+        From the folder and a number of threads to the callable and the size.
+    file
+        The exported file that it loads; None if it starts from the PyTorch model itself.
+    """
 
     precision: str
-    load: Callable[[Path, int], tuple[Runner, float]]
+    load: Loader
+    file: str | None = None
 
 
-def export_all(model: nn.Module, example: Tensor, calibration: list[Tensor], folder: Path) -> None:
-    """Write all that workers load: PyTorch's, ONNX's and ExecuTorch's files, and the inputs."""
+def own_fp32(name: str) -> str:
+    """Return the name that the fp32 form of an engine has, if it is measured at all."""
+    return name.removesuffix("int8").removesuffix("fp32") + "fp32"
+
+
+def export_all(
+    model: nn.Module, examples: list[Tensor], calibration: list[Tensor], folder: Path
+) -> dict[str, str]:
+    """Write all that workers load: PyTorch's, ONNX's and ExecuTorch's files, and the inputs.
+
+    Parameters
+    ----------
+    model
+        A float model in eval mode.
+    examples
+        Inputs of one shape, batch 1: the first is timed, all are compared.
+    calibration
+        Inputs of the same shape, for int8.
+    folder
+        Where to write.
+
+    Returns
+    -------
+    dict
+        File that could not be written → why.
+    """
     from qlearn import export
 
     torch.save(model, folder / "model.pt")
-    torch.save({"example": example, "calibration": calibration}, folder / "inputs.pt")
+    torch.save({"examples": examples, "calibration": calibration}, folder / "inputs.pt")
+    failures = {}
     for precision, inputs in (("fp32", None), ("int8", calibration)):
-        export.onnx(model, example, folder / f"{precision}.onnx", inputs)
-        export.executorch(model, example, folder / f"{precision}.pte", inputs)
+        for write, name in (
+            (export.onnx, f"{precision}.onnx"),
+            (export.executorch, f"{precision}.pte"),
+        ):
+            try:
+                write(model, examples[0], folder / name, inputs)
+            except Exception as error:  # one format that fails must not cost the others
+                failures[name] = first_line(error)
+    return failures
+
+
+def first_line(error: Exception) -> str:
+    """Return what an exception says, cut to fit a table."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 def _torch_fp32(folder: Path, threads: int) -> tuple[Runner, float]:
@@ -41,15 +91,16 @@ def _torch_fp32(folder: Path, threads: int) -> tuple[Runner, float]:
 
 
 def _torch_int8(folder: Path, threads: int) -> tuple[Runner, float]:
-    from qlearn.bench.techniques import static_int8
+    from qlearn.schemes import static_fx
 
     model, _ = _torch_fp32(folder, threads)
-    quantized = static_int8(model, torch.load(folder / "inputs.pt")["calibration"])
+    calibration = torch.cat(torch.load(folder / "inputs.pt")["calibration"])
+    quantized = static_fx(model, [calibration])
     return quantized, model_size(quantized)
 
 
-def _frozen_int8(folder: Path, threads: int) -> tuple[Runner, float]:
-    model, _ = _torch_int8(folder, threads)
+def _frozen(load: Loader, folder: Path, threads: int) -> tuple[Runner, float]:
+    model, _ = load(folder, threads)
     frozen = torch.jit.freeze(torch.jit.script(model))
     return frozen, model_size(frozen)
 
@@ -94,15 +145,20 @@ def _megabytes(path: Path) -> float:
     return path.stat().st_size / MEGABYTE
 
 
+def _exported(name: str, load: Callable, suffix: str) -> dict[str, Engine]:
+    return {
+        f"{name} {precision}": Engine(precision, partial(load, precision), f"{precision}{suffix}")
+        for precision in ("fp32", "int8")
+    }
+
+
 ENGINES = {
     EAGER: Engine("fp32", _torch_fp32),
-    "PyTorch torch.compile fp32": Engine("fp32", _compiled_fp32),
-    "ONNX Runtime fp32": Engine("fp32", partial(_onnxruntime, "fp32")),
-    "ExecuTorch fp32": Engine("fp32", partial(_executorch, "fp32")),
-    "OpenVINO fp32": Engine("fp32", partial(_openvino, "fp32")),
     "PyTorch eager int8": Engine("int8", _torch_int8),
-    "PyTorch scripted, frozen int8": Engine("int8", _frozen_int8),
-    "ONNX Runtime int8": Engine("int8", partial(_onnxruntime, "int8")),
-    "ExecuTorch int8": Engine("int8", partial(_executorch, "int8")),
-    "OpenVINO int8": Engine("int8", partial(_openvino, "int8")),
+    "PyTorch torch.compile fp32": Engine("fp32", _compiled_fp32),
+    "TorchScript fp32": Engine("fp32", partial(_frozen, _torch_fp32)),
+    "TorchScript int8": Engine("int8", partial(_frozen, _torch_int8)),
+    **_exported("ExecuTorch", _executorch, ".pte"),
+    **_exported("ONNX Runtime", _onnxruntime, ".onnx"),
+    **_exported("OpenVINO", _openvino, ".onnx"),
 }

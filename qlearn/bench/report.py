@@ -1,12 +1,11 @@
-"""The Markdown of ``make bench``: tables from measured DataFrames, and what should hold of them."""
+"""The Markdown of ``make bench``: tables from measured DataFrames, in a file that grows."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-
-from qlearn.bench.engines import EAGER
 
 FLOAT, DYNAMIC, STATIC = "float", "dynamic int8", "static int8, per channel"
 PTQ4, QAT4 = "4-bit PTQ, per tensor", "4-bit QAT, per tensor"
@@ -16,10 +15,10 @@ TITLES = {
     "depthwise_cnn": "DepthwiseCNN",
     "phrase_lstm": "PhraseLSTM",
     "resnet18": "ResNet-18",
+    "mobilenet_v2": "MobileNetV2",
 }
 # Dot products of int8, without which int8 is smaller but hardly faster.
 INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "dot", "i8mm")
-RESAMPLES = 2000  # of the bootstrap over test samples
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -57,26 +56,63 @@ def techniques_section(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def engines_section(table: pd.DataFrame, skipped: Mapping[str, str]) -> str:
     """Return the table of engines, those left out at its end with the reason."""
-    headers = ("engine", "MB", "ms", "times eager fp32 [95 %]", "times the fastest fp32 [95 %]",
-               "SQNR dB")  # fmt: skip
+    headers = ("engine", "MB", "of its fp32's", "ms", "times its own fp32 [95 %]",
+               "times eager fp32 [95 %]", "times the fastest fp32 [95 %]", "SQNR dB",
+               "top-1 alike %")  # fmt: skip
     rows = [
         (
             name,
             f"{row.size_mb:.2f}",
+            number(row.own_size, ".3f"),
             _milliseconds(row),
-            f"{row.eager:.2f} [{row.eager_low:.2f}, {row.eager_high:.2f}]",
-            f"{row.best:.2f} [{row.best_low:.2f}, {row.best_high:.2f}]",
+            *(ratio(row, column) for column in ("own", "eager", "best")),
             f"{row.sqnr_db:.1f}",
+            f"{100 * row.top1:.0f}",
         )
         for name, row in table.iterrows()
     ]
-    rows += [(name, reason, "", "", "", "") for name, reason in skipped.items()]
+    rows += [(name, reason, *[""] * 7) for name, reason in skipped.items()]
     note = (
         "One process an engine, timed in interleaved rounds; median ± interquartile range over "
-        f"rounds. The fastest fp32 is {fastest(table, 'fp32')}. SQNR: of the output against eager "
-        "fp32's."
+        f"rounds. The fastest fp32 is {fastest(table, 'fp32')}. SQNR and top-1: of the outputs "
+        "against eager fp32's."
     )
     return markdown(headers, rows) + "\n\n" + note
+
+
+def browser_section(table: pd.DataFrame, about: str) -> str:
+    """Return the table of what the phone lab's page measured in this machine's Chromium."""
+    headers = ("precision", "MB", "of its fp32's", "ms", "times its own fp32",
+               "SQNR dB against the host", "top-1 alike %")  # fmt: skip
+    rows = [
+        (
+            precision,
+            f"{row.size_mb:.2f}",
+            f"{row.own_size:.3f}",
+            _milliseconds(row),
+            f"{row.own:.2f}",
+            f"{row.sqnr_db:.1f}",
+            f"{100 * row.top1:.0f}",
+        )
+        for precision, row in table.iterrows()
+    ]
+    note = (
+        f"{about} The page times both precisions in turns; SQNR and top-1: of the outputs against "
+        "ONNX Runtime's on this machine, of the same file."
+    )
+    return markdown(headers, rows) + "\n\n" + note
+
+
+def number(value: float, form: str) -> str:
+    """Return a number in a format, a dash if it is nan."""
+    return "–" if pd.isna(value) else format(value, form)
+
+
+def ratio(row: pd.Series, column: str) -> str:
+    """Return a ratio with its interval, a dash if there is none."""
+    if pd.isna(row[column]):
+        return "–"
+    return f"{row[column]:.2f} [{row[column + '_low']:.2f}, {row[column + '_high']:.2f}]"
 
 
 def _milliseconds(row: pd.Series) -> str:
@@ -100,106 +136,47 @@ def four_bits_section(runs: Mapping[int, pd.DataFrame]) -> str:
     return markdown(("seed", FLOAT, PTQ4, QAT4), rows) + "\n\n" + note
 
 
-def recovery(runs: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """Say how much accuracy 4-bit PTQ loses, and what share of it QAT wins back.
+class Report:
+    """A Markdown file that is whole after every measurement, and says what is still missing.
 
     Parameters
     ----------
-    runs
-        For each seed: one row a test sample, one column a form, True where it was right.
-
-    Returns
-    -------
-    dict
-        ``lost`` in [0, 1], mean over seeds, its ``standard_error`` (bootstrap over test samples,
-        the same for all seeds), ``share`` (nan if nothing was lost) and its 95 % interval
-        ``low`` … ``high``, nan unless PTQ loses in all but 2.5 % of the resamples.
+    opening
+        What comes before the first section.
+    headings
+        Of the sections, in order.
+    output
+        The file to write, again after each change; folders are made. None writes none.
     """
-    right = sum(run[[FLOAT, PTQ4, QAT4]].to_numpy(dtype=float) for run in runs) / len(runs)
-    samples = np.random.default_rng(0).integers(len(right), size=(RESAMPLES, len(right)))
-    resampled = right[samples].mean(axis=1)
-    result = {"standard_error": float(np.std(resampled[:, 0] - resampled[:, 1]))}
-    lost, won = right[:, 0] - right[:, 1], right[:, 2] - right[:, 1]
-    result["lost"] = float(lost.mean())
-    result["share"] = float(won.mean() / lost.mean()) if lost.mean() > 0 else np.nan
-    losses = resampled[:, 0] - resampled[:, 1]
-    result["low"] = result["high"] = np.nan
-    if np.percentile(losses, 2.5) > 0:
-        kept = losses > 0
-        shares = (resampled[kept, 2] - resampled[kept, 1]) / losses[kept]
-        result["low"], result["high"] = map(float, np.percentile(shares, [2.5, 97.5]))
-    return result
 
+    def __init__(self, opening: str, headings: Sequence[str], output: Path | None) -> None:
+        self._opening, self._output = opening, output
+        self._sections = dict.fromkeys(headings, "")
+        self._unfinished = set(self._sections)
+        self.failures: dict[str, list[str]] = {heading: [] for heading in self._sections}
 
-def expectations_section(
-    tables: Mapping[str, pd.DataFrame],
-    engines: pd.DataFrame | None,
-    correct: Sequence[pd.DataFrame],
-) -> str:
-    """Hold the measured tables against what the course expects of a CPU with VNNI.
+    def fill(self, heading: str, text: str) -> None:
+        """Replace the text of a section."""
+        self._sections[heading] = text
+        self._write()
 
-    Parameters
-    ----------
-    tables
-        Model → ``compare`` table of its techniques.
-    engines
-        ResNet-18 on each engine; None if it was not measured.
-    correct
-        For each seed, what ``recovery`` takes.
-    """
-    rows = [_size(tables), *_speeds(engines), _accuracy(tables), _recovered(correct)]
-    return markdown(("expectation", "measured", "verdict"), rows)
+    def finish(self, heading: str) -> None:
+        """Say that nothing more will be measured for a section."""
+        self._unfinished.discard(heading)
+        self._write()
 
+    def __str__(self) -> str:
+        """Return the report as far as it is."""
+        parts = [self._opening]
+        for heading, text in self._sections.items():
+            parts += [f"## {heading}", *filter(None, [text]), *self.failures[heading]]
+            if heading in self._unfinished:
+                parts.append("*Not finished: the measurement is running, or was stopped.*")
+        return "\n\n".join(parts) + "\n"
 
-def _verdict(holds: bool) -> str:
-    return "holds" if holds else "**does not hold**"
-
-
-def _size(tables: Mapping[str, pd.DataFrame]) -> tuple[str, str, str]:
-    expected = "ResNet-18 static int8 is at least 3.9 times smaller"
-    if "resnet18" not in tables:
-        return expected, "not measured", "–"
-    ratio = tables["resnet18"].loc[STATIC, "size_ratio"]
-    return expected, f"{ratio:.2f}", _verdict(ratio >= 3.9)
-
-
-def _speeds(engines: pd.DataFrame | None) -> Iterable[tuple[str, str, str]]:
-    """Compare the fastest int8 engine with the fastest fp32 engine, and with eager fp32."""
-    expected = "ResNet-18's fastest int8 path is at least {} times as fast as {}"
-    if engines is None:
-        for least, other in ((3, "the fastest fp32 path"), (4.5, EAGER)):
-            yield expected.format(least, other), "not measured", "–"
-        return
-    capabilities = torch.cpu.get_capabilities()
-    possible = any(capabilities.get(name) for name in INT8_INSTRUCTIONS)
-    name, base = fastest(engines, "int8"), fastest(engines, "fp32")
-    row = engines.loc[name]
-    for column, least, other in (
-        ("best", 3, "the fastest fp32 path"),
-        ("eager", 4.5, EAGER),
-    ):
-        measured = f"{row[column]:.2f} [{row[column + '_low']:.2f}, {row[column + '_high']:.2f}]"
-        measured += f" ({name} against {base if column == 'best' else EAGER})"
-        verdict = _verdict(row[column] >= least) if possible else "not expected here: no VNNI"
-        yield expected.format(least, other), measured, verdict
-
-
-def _accuracy(tables: Mapping[str, pd.DataFrame]) -> tuple[str, str, str]:
-    changes = {name: table.loc[STATIC, "accuracy_change"] for name, table in tables.items()}
-    worst = min(changes, key=changes.get)
-    error = tables[worst].loc[STATIC, "standard_error"]
-    return (
-        "8-bit static PTQ loses at most 0.3 points, on every model",
-        f"{100 * changes[worst]:+.2f} ± {100 * error:.2f} (the worst: {TITLES[worst]})",
-        _verdict(changes[worst] >= -0.003),
-    )
-
-
-def _recovered(correct: Sequence[pd.DataFrame]) -> tuple[str, str, str]:
-    found = recovery(correct)
-    expected = f"4-bit QAT recovers at least 80 % of what 4-bit PTQ lost (seeds: {len(correct)})"
-    lost = f"PTQ lost {100 * found['lost']:.2f} ± {100 * found['standard_error']:.2f} points"
-    if np.isnan(found["low"]):
-        return expected, lost, "undecided: too little was lost to divide by"
-    measured = f"{100 * found['share']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
-    return expected, f"{measured}; {lost}", _verdict(found["share"] >= 0.8)
+    def _write(self) -> None:
+        if self._output is not None:
+            self._output.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = self._output.with_name(f"{self._output.name}.{os.getpid()}.tmp")
+            unfinished.write_text(str(self), encoding="utf-8")
+            os.replace(unfinished, self._output)

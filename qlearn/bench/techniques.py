@@ -1,4 +1,4 @@
-"""Quantized forms of a float model, as ``make bench`` measures them: one function a technique."""
+"""The 4-bit forms of a `DepthwiseCNN` that ``make bench`` measures beside `qlearn.schemes`."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -17,15 +17,12 @@ from torch.ao.quantization import (
     disable_observer,
     fuse_modules,
     fuse_modules_qat,
-    get_default_qconfig_mapping,
     prepare,
     prepare_qat,
-    quantize_dynamic,
 )
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.utils.data import DataLoader
 
-from qlearn.calibration import calibrate, inputs_of
+from qlearn.calibration import calibrate
 from qlearn.models import ConvBNReLU
 from qlearn.training import fit
 
@@ -37,30 +34,6 @@ FOUR_BITS = {
     "quant_min": -8,
     "quant_max": 7,
 }
-
-
-def dynamic_int8(model: nn.Module) -> nn.Module:
-    """Return the model with int8 weights in its Linear and LSTM layers; the rest stays float."""
-    return quantize_dynamic(model, {nn.Linear, nn.LSTM}, dtype=torch.qint8)
-
-
-def static_int8(model: nn.Module, calibration: Iterable) -> nn.Module:
-    """Return the model in int8, weights per channel, for the engine in use (FX mode).
-
-    Parameters
-    ----------
-    model
-        A float model in eval mode; it stays as it is.
-    calibration
-        Input tensors, or (inputs, labels) pairs.
-    """
-    engine = torch.backends.quantized.engine
-    # An embedding has no static int8 form (it would raise), so it stays float.
-    mapping = get_default_qconfig_mapping(engine).set_object_type(nn.Embedding, None)
-    batches = list(calibration)
-    prepared = prepare_fx(copy.deepcopy(model).eval(), mapping, (inputs_of(batches[0]),))
-    calibrate(prepared, batches)
-    return convert_fx(prepared)
 
 
 def four_bit_ptq(model: nn.Module, calibration: Iterable) -> nn.Module:

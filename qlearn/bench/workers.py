@@ -5,6 +5,7 @@ other meet a machine in different moods. So every engine gets a worker process, 
 timed in interleaved rounds: only the one that was told to runs, the others wait.
 """
 
+import contextlib
 import multiprocessing
 import time
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from qlearn.bench.engines import EAGER, ENGINES, Runner
+from qlearn.bench.engines import EAGER, ENGINES, Runner, first_line, own_fp32
 from qlearn.benchmarking import bootstrap_interval
 
 PATIENCE = 240  # seconds that an engine may take to load and run once, all loading together
@@ -24,24 +25,24 @@ PAUSE = 0.05  # seconds between two turns, for threads that spin to fall asleep
 
 
 def _serve(connection: Connection, name: str, folder: Path, threads: int) -> None:
-    """Load an engine, answer with its size and output, then time it whenever told to."""
+    """Load an engine, answer with its size and outputs, then time it whenever told to."""
     from qlearn.export import quiet
 
     torch.set_num_threads(threads)
     try:
         with quiet(), torch.inference_mode():
-            example = torch.load(folder / "inputs.pt")["example"]
+            examples = torch.load(folder / "inputs.pt")["examples"]
             runner, size = ENGINES[name].load(folder, threads)
-            output = runner(example).clone()
+            # A runtime may give the same memory for each output.
+            outputs = torch.cat([runner(example).clone() for example in examples])
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        connection.send(reason[0][:200])
+        connection.send(first_line(error))
         return
-    connection.send((size, output.numpy()))
+    connection.send((size, outputs.numpy()))
     # A number of seconds asks for one more round, None for the end.
     while (seconds := connection.recv()) is not None:
         with torch.inference_mode():
-            connection.send(_time(runner, example, seconds))
+            connection.send(_time(runner, examples[0], seconds))
 
 
 def _time(runner: Runner, example: Tensor, seconds: float) -> float:
@@ -60,7 +61,7 @@ class Worker:
     """One engine in a process of its own.
 
     After ``wait``, ``skipped`` says why it cannot be measured, or is None; then there are its
-    ``size`` in MB and its ``output`` for the example.
+    ``size`` in MB and its ``outputs`` for the examples, N×classes.
     """
 
     def __init__(self, name: str, folder: Path, threads: int) -> None:
@@ -87,17 +88,23 @@ class Worker:
         if isinstance(answer, str):
             self.skipped = answer
         else:
-            self.size, self.output = answer[0], torch.from_numpy(answer[1])
+            self.size, self.outputs = answer[0], torch.from_numpy(answer[1])
 
     def time(self, seconds: float) -> float:
-        """Run for about ``seconds``; return the median seconds a call."""
-        self.connection.send(seconds)
-        return self.connection.recv()
+        """Run for about ``seconds``; return the median seconds a call, nan once it has died."""
+        if self.skipped is None:
+            try:
+                self.connection.send(seconds)
+                return self.connection.recv()
+            except (EOFError, OSError):
+                self.skipped = "its process died while it was timed"
+        return float("nan")
 
     def stop(self) -> None:
         """End the process."""
         if self.process.is_alive() and self.skipped is None:
-            self.connection.send(None)
+            with contextlib.suppress(OSError):  # it may die at this moment
+                self.connection.send(None)
         self.process.join(10)
         if self.process.is_alive():
             self.process.terminate()
@@ -126,9 +133,11 @@ def measure(
     table : DataFrame
         One row an engine: ``precision``; ``size_mb``; ``latency_ms`` (median over rounds) and
         ``spread_ms`` (interquartile range); ``eager``, ``eager_low``, ``eager_high``: how many
-        times as fast as eager fp32 (median over rounds, 95 % bootstrap interval); ``best``,
-        ``best_low``, ``best_high``: the same against the fastest fp32 engine; ``sqnr_db`` of the
-        output against eager fp32's.
+        times as fast as eager fp32 (median over rounds, 95 % bootstrap interval); ``best`` and
+        its interval: the same against the fastest fp32 engine; ``own`` and its interval: the same
+        against the same engine's fp32, and ``own_size``, the size as a share of its; ``sqnr_db``
+        of the outputs against eager fp32's, and ``top1``, the share of examples with the same
+        largest output. What cannot be compared is nan.
     skipped : dict
         Engine → why it was not measured.
 
@@ -147,7 +156,9 @@ def measure(
             raise RuntimeError(f"{EAGER}, which all are compared with, cannot be timed: {reason}.")
         running = {name: worker for name, worker in workers.items() if worker.skipped is None}
         times = _rounds(running, rounds, seconds)
-        table = _table(running, times)
+        if (reason := workers[EAGER].skipped) is not None:
+            raise RuntimeError(f"{EAGER}, which all are compared with, was lost: {reason}.")
+        table = _table({n: w for n, w in running.items() if w.skipped is None}, times)
         return table, {name: w.skipped for name, w in workers.items() if w.skipped is not None}
     finally:
         for worker in workers.values():
@@ -169,21 +180,25 @@ def _table(workers: Mapping[str, Worker], times: dict[str, np.ndarray]) -> pd.Da
 
     floats = [name for name in workers if ENGINES[name].precision == "fp32"]
     best = min(floats, key=lambda name: np.median(times[name]))
+    reference = workers[EAGER].outputs
     rows = {}
     for name, worker in workers.items():
+        own = own_fp32(name)
         rows[name] = {
             "precision": ENGINES[name].precision,
             "size_mb": worker.size,
+            "own_size": worker.size / workers[own].size if own in workers else np.nan,
             "latency_ms": 1e3 * np.median(times[name]),
             "spread_ms": 1e3 * np.subtract(*np.percentile(times[name], [75, 25])),
-            "sqnr_db": sqnr(workers[EAGER].output, worker.output),
+            "sqnr_db": sqnr(reference, worker.outputs),
+            "top1": float((reference.argmax(1) == worker.outputs.argmax(1)).double().mean()),
         }
-        for column, base in (("eager", EAGER), ("best", best)):
-            ratios = times[base] / times[name]
-            low, high = bootstrap_interval(ratios)
-            rows[name] |= {
-                column: np.median(ratios),
-                f"{column}_low": low,
-                f"{column}_high": high,
-            }
+        for column, base in (("eager", EAGER), ("best", best), ("own", own)):
+            rows[name] |= _ratio(column, times[base] / times[name] if base in workers else None)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("engine")
+
+
+def _ratio(column: str, ratios: np.ndarray | None) -> dict[str, float]:
+    """Return the median of the rounds' ratios and its interval; nan if there are none."""
+    values = (np.nan,) * 3 if ratios is None else (np.median(ratios), *bootstrap_interval(ratios))
+    return dict(zip((column, f"{column}_low", f"{column}_high"), values, strict=True))

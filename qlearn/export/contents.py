@@ -8,10 +8,13 @@ ships with its XNNPACK backend.
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from qlearn.export.noise import quiet
 
 IDENTIFIER = b"ET12"  # bytes 4 to 8 of every ExecuTorch file
 LAYERS = {
@@ -42,10 +45,16 @@ class Contents:
         XNNPACK runs it, and "portable conv" when it was left to the slow portable operators.
     scales
         Scales of the activations, per tensor.
+    delegates
+        Parts of the graph that a backend such as XNNPACK runs.
+    leftovers
+        Operators that the runtime's own kernels run, and how many calls of each.
     """
 
     layers: list[str]
     scales: list[float]
+    delegates: int
+    leftovers: Counter[str]
 
 
 def executorch_contents(path: str | Path) -> Contents:
@@ -68,9 +77,12 @@ def executorch_contents(path: str | Path) -> Contents:
 
     try:
         program = deserialize_pte_binary(data).program
-        layers, scales = [], []
+        layers, scales, leftovers, delegates = [], [], Counter(), 0
         for plan in program.execution_plan:
-            layers += _portable(plan)
+            called = list(_called(plan))
+            leftovers.update(f"{name}.{overload}".rstrip(".") for name, overload in called)
+            layers += [f"portable {OPERATORS[name]}" for name, _ in called if name in OPERATORS]
+            delegates += len(plan.delegates)
             for delegate in plan.delegates:
                 if delegate.id == "XnnpackBackend":
                     blob = program.backend_delegate_data[delegate.processed.index].data
@@ -79,16 +91,16 @@ def executorch_contents(path: str | Path) -> Contents:
                     scales += _scales(graph)
     except Exception as error:
         raise ValueError(f"it is damaged: {type(error).__name__}") from error
-    return Contents(layers, scales)
+    return Contents(layers, scales, delegates, leftovers)
 
 
-def _portable(plan: Any) -> Iterator[str]:
+def _called(plan: Any) -> Iterator[tuple[str, str]]:
+    """Yield name and overload of the operator of each call."""
     for chain in plan.chains:
         for instruction in chain.instructions:
             number = getattr(instruction.instr_args, "op_index", None)
-            name = None if number is None else plan.operators[number].name
-            if name in OPERATORS:
-                yield f"portable {OPERATORS[name]}"
+            if number is not None:
+                yield plan.operators[number].name, plan.operators[number].overload
 
 
 def _xnnpack_graph(blob: bytes) -> dict:
@@ -97,8 +109,6 @@ def _xnnpack_graph(blob: bytes) -> dict:
 
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
     from executorch.exir._serialize._flatbuffer import _flatc_decompile
-
-    from qlearn.export import quiet
 
     header = XNNHeader.from_bytes(blob[: XNNHeader.EXPECTED_LENGTH])
     end = header.flatbuffer_offset + header.flatbuffer_size

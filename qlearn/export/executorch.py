@@ -1,44 +1,54 @@
 """ExecuTorch files, fp32 or int8, lowered to XNNPACK, and the runtime to run them."""
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from qlearn.export import common
+from qlearn.export.contents import executorch_contents
+from qlearn.export.noise import quiet
+from qlearn.export.refusals import ELSEWHERE, Refusal, explaining
 
 
 def executorch(
     model: nn.Module,
     example: Tensor,
     path: str | Path,
-    calibration: Iterable[Tensor | tuple[Tensor, Tensor]] | None = None,
-) -> Path:
-    """Write a float model as an ExecuTorch file, int8 if there are inputs to calibrate with.
+    calibration: common.Inputs | None = None,
+    check: common.Inputs | None = None,
+) -> common.Exported:
+    """Write a model as an ExecuTorch file, and run what was written.
 
     int8 goes by PT2E: the exported graph gets observers from the XNNPACK quantizer (symmetric,
-    weights per channel), sees the calibration inputs and is converted.
+    weights per channel), sees the calibration inputs and is converted. A graph that PT2E has
+    converted already, after quantization-aware training for example, is lowered as it is.
 
     Parameters
     ----------
     model
-        A float model; it is exported in eval mode and stays as it is.
+        A float model, or a graph from ``convert_pt2e``; it is exported in eval mode and stays as
+        it is.
     example
         One input, as the runtime will get it: the file is made for its shape, batch included.
     path
-        Where to write; an existing file is replaced only by a complete one.
+        Where to write; an existing file is replaced only by one that has been run.
     calibration
         None for fp32; input tensors or (inputs, labels) pairs for int8. All of it is used.
+    check
+        More inputs to compare the file and the model on.
 
     Returns
     -------
-    Path
-        ``path``.
+    Exported
+        With the number of delegates, and the operators that XNNPACK does not run.
 
     Raises
     ------
     ValueError
-        If the calibration inputs do not fit the example.
+        If the model cannot be lowered, the inputs do not fit the example, or the file does not
+        do what the model does: one sentence.
     FileNotFoundError
         If the folder does not exist.
 
@@ -46,25 +56,26 @@ def executorch(
     -----
     Source: https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html
     """
-    from qlearn.export import quiet, replacing
+    with common.replacing(path) as unfinished:
+        source = common.opened(model, example, calibration)
+        inputs = common.compared(example, check)
+        with quiet(), explaining("ExecuTorch"), torch.no_grad():
+            graph = torch.export.export(source, (example,))
+            if calibration is not None:
+                batches = common.calibration_inputs(calibration, example)
+                int8 = _quantize(graph.module(), common.remembering(batches, inputs))
+                graph = torch.export.export(int8, (example,))
+            _lower(graph, unfinished)
+            contents = executorch_contents(unfinished)
+            _require_kernels(contents.leftovers)
+            run = executorch_method(unfinished)
+            run(example)
+        exact = calibration is None and common.is_float32(source)
+        measured = common.verified(unfinished, run, source, inputs, exact)
+    return common.Exported(Path(path), *measured, contents.delegates, contents.leftovers)
 
-    with replacing(path) as unfinished, quiet(), torch.no_grad():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
 
-        exported = torch.export.export(copy.deepcopy(model).eval(), (example,))
-        if calibration is not None:
-            quantized = _quantize(exported.module(), example, calibration)
-            exported = torch.export.export(quantized, (example,))
-        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-        with open(unfinished, "wb") as file:
-            lowered.to_executorch().write_to_file(file)
-    return Path(path)
-
-
-def _quantize(
-    graph: nn.Module, example: Tensor, calibration: Iterable[Tensor | tuple[Tensor, Tensor]]
-) -> nn.Module:
+def _quantize(graph: nn.Module, batches) -> nn.Module:
     """Return the exported graph with observers added, calibrated and converted to int8."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -72,13 +83,33 @@ def _quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from qlearn.export import calibration_inputs
-
     scheme = get_symmetric_quantization_config(is_per_channel=True)
     prepared = prepare_pt2e(graph, XNNPACKQuantizer().set_global(scheme))
-    for batch in calibration_inputs(calibration, example):
+    for batch in batches:
         prepared(batch)
     return convert_pt2e(prepared)
+
+
+def _lower(graph: torch.export.ExportedProgram, path: Path) -> None:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    lowered = to_edge_transform_and_lower(graph, partitioner=[XnnpackPartitioner()])
+    with open(path, "wb") as file:
+        lowered.to_executorch().write_to_file(file)
+
+
+def _require_kernels(leftovers: dict[str, int]) -> None:
+    """Refuse operators that the runtime has no kernel for: its own error does not name them."""
+    from executorch.runtime import Runtime
+
+    known = Runtime.get().operator_registry.operator_names
+    missing = [name for name in leftovers if name not in known]
+    if missing:
+        raise Refusal(
+            "The model cannot be exported to ExecuTorch: neither XNNPACK nor the runtime has a "
+            f"kernel for {', '.join(missing)}: {ELSEWHERE}."
+        )
 
 
 def executorch_method(path: str | Path, threads: int | None = None) -> Callable[[Tensor], Tensor]:
@@ -101,10 +132,7 @@ def executorch_method(path: str | Path, threads: int | None = None) -> Callable[
     FileNotFoundError
         If there is no such file.
     """
-    from qlearn.export import quiet
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}: write it with qlearn.export.executorch.")
+    path = common.existing(path, "executorch")
     with quiet():
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime

@@ -1,0 +1,145 @@
+"""The measurements of ``make bench``: on which models and inputs, how often, how long."""
+
+import itertools
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from qlearn import data, models, pretrained, schemes
+from qlearn.bench import techniques, workers
+from qlearn.bench.engines import EAGER, ENGINES, export_all
+from qlearn.bench.report import DYNAMIC, FLOAT, PTQ4, QAT4, STATIC
+from qlearn.benchmarking import compare
+from qlearn.training import fit
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to measure; the quick settings try the report out, they do not measure well."""
+
+    models: tuple[str, ...] = tuple(pretrained.RECIPES)
+    engines: tuple[str, ...] = tuple(ENGINES)
+    # Model → height and width of its input.
+    engine_models: Mapping[str, int] = field(
+        default_factory=lambda: {"resnet18": 224, "mobilenet_v2": 224}
+    )
+    browser_model: str = "resnet18"
+    browser_rounds: int = 20
+    rounds: int = 20
+    seconds: float = 0.3  # for each engine in each round
+    seeds: tuple[int, ...] = (0, 1, 2)
+    float_epochs: int = pretrained.RECIPES["depthwise_cnn"].stages[0][0]
+    qat_epochs: int = 8
+
+
+QUICK = Settings(
+    models=("mlp", "depthwise_cnn"),
+    engines=(EAGER, "ExecuTorch fp32", "ExecuTorch int8", "TorchScript int8",
+             "ONNX Runtime int8", "OpenVINO int8"),
+    engine_models={"small_cnn": 28},
+    browser_model="small_cnn",
+    browser_rounds=3,
+    rounds=5,
+    seconds=0.05,
+    seeds=(0,),
+    float_epochs=1,
+    qat_epochs=1,
+)  # fmt: skip
+
+
+def _sets(name: str) -> tuple[DataLoader, DataLoader]:
+    return data.loaders(pretrained.RECIPES[name].data())
+
+
+def _inputs(loader: DataLoader, batches: int = schemes.CALIBRATION_BATCHES) -> list[Tensor]:
+    return [inputs for inputs, _ in itertools.islice(loader, batches)]
+
+
+def _base(name: str) -> nn.Module:
+    return pretrained.resnet18("digits") if name == "resnet18" else getattr(pretrained, name)()
+
+
+def technique_table(name: str, settings: Settings) -> pd.DataFrame:
+    """Compare the quantized forms of one base model; a row each, as ``compare`` returns them."""
+    train, test = _sets(name)
+    model, calibration = _base(name), _inputs(train)
+    forms = {
+        FLOAT: model,
+        DYNAMIC: schemes.int8_dynamic(model, train),
+        STATIC: schemes.static_fx(model, calibration),
+    }
+    if name == "depthwise_cnn":
+        forms[PTQ4] = techniques.four_bit_ptq(model, calibration)
+        torch.manual_seed(0)
+        forms[QAT4] = techniques.four_bit_qat(model, train, settings.qat_epochs)
+    example = calibration[0][:1]
+    if name == "resnet18":  # timed at the size it was made for, judged on the digits' own
+        example = _resized(example, 224)
+    return compare(forms, example, test=test)
+
+
+def _resized(images: Tensor, pixels: int) -> Tensor:
+    return nn.functional.interpolate(images, size=(pixels, pixels), mode="bilinear")
+
+
+def engine_table(name: str, pixels: int, settings: Settings) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Time one model on every engine; also return why engines were left out."""
+    train, test = _sets("resnet18" if name == "mobilenet_v2" else name)
+    calibration = list(_resized(_inputs(train, 1)[0][:16], pixels).split(1))
+    examples = list(_resized(_inputs(test, 1)[0][:16], pixels).split(1))
+    model = mobilenet_v2(torch.cat(calibration)) if name == "mobilenet_v2" else _base(name)
+    with tempfile.TemporaryDirectory() as folder:
+        failures = export_all(model, examples, calibration, Path(folder))
+        files = {engine: ENGINES[engine].file for engine in settings.engines}
+        table, skipped = workers.measure(
+            Path(folder),
+            [engine for engine, file in files.items() if file not in failures],
+            torch.get_num_threads(),
+            rounds=settings.rounds,
+            seconds=settings.seconds,
+        )
+    return table, skipped | {e: failures[file] for e, file in files.items() if file in failures}
+
+
+def mobilenet_v2(images: Tensor) -> nn.Module:
+    """Return torchvision's MobileNetV2 with random weights: it is timed, and no judge of digits.
+
+    Its batch norms hold the statistics of ``images``, without which activations fade from layer
+    to layer and int8 has nothing to represent.
+    """
+    import torchvision
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = torchvision.models.mobilenet_v2(num_classes=10)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0  # the running statistics become those of the next batch
+        with torch.no_grad():
+            model.train()(images)
+    return model.eval()
+
+
+def four_bit_run(seed: int, settings: Settings) -> pd.DataFrame:
+    """Train a DepthwiseCNN and its 4-bit forms; say for each test sample which were right."""
+    train, test = data.loaders(data.digits(), seed=seed)
+    torch.manual_seed(seed)
+    model = models.DepthwiseCNN()
+    fit(model, train, epochs=settings.float_epochs)
+    forms = {
+        FLOAT: model,
+        PTQ4: techniques.four_bit_ptq(model, _inputs(train)),
+        QAT4: techniques.four_bit_qat(model, train, settings.qat_epochs),
+    }
+    with torch.inference_mode():
+        correct = {
+            form: torch.cat([model(inputs).argmax(1) == labels for inputs, labels in test])
+            for form, model in forms.items()
+        }
+    return pd.DataFrame({form: values.numpy() for form, values in correct.items()})
