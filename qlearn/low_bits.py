@@ -1,0 +1,117 @@
+"""A study in few bits: calibration against repair against training, over several seeds."""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from qlearn import data, models
+from qlearn.cache import home
+from qlearn.learned_rounding import LearnedStep
+from qlearn.repair import correct_bias, equalize
+from qlearn.schemes import fake_quantizer, qat, static_fx, weight_qconfig
+from qlearn.training import evaluate, fit
+
+# Whose code decides what the study finds.
+SOURCES = ("low_bits", "repair", "learned_rounding", "schemes", "training")
+METHODS = ("PTQ", "repaired", "QAT", "QAT, learned step")
+
+
+def low_bit_study(
+    seeds: Iterable[int] = (0, 1, 2),
+    bits: Iterable[int] = (8, 4, 3),
+    *,
+    float_epochs: int = 8,
+    qat_epochs: int = 3,
+    methods: Iterable[str] = METHODS,
+) -> pd.DataFrame:
+    """Train a `DepthwiseCNN` on the digits from each seed and quantize it in each way.
+
+    Weights of few bits, with one scale a layer or one a channel, after batch norm is folded;
+    activations of 8 bits. "PTQ" is calibrated only, "repaired" is equalized and bias-corrected
+    before that, "QAT" is fine-tuned, and with a learned step (one scale a layer) by LSQ.
+
+    Parameters
+    ----------
+    seeds
+        Of the float model's first weights and of the order of the training samples.
+    bits
+        Of a weight: 8, 4 or 3.
+    float_epochs, qat_epochs
+        Passes over the training samples, for the float model and for QAT.
+    methods
+        Of "PTQ", "repaired", "QAT" and "QAT, learned step".
+
+    Returns
+    -------
+    pandas.DataFrame
+        seed, bits, scales ("per tensor", "per channel"; "" for float), method, accuracy in
+        [0, 1]; the float model of a seed has 32 bits and the method "float".
+
+    References
+    ----------
+    Krishnamoorthi 2018 (arXiv 1806.08342); Nagel et al. 2021, A White Paper on Neural Network
+    Quantization (arXiv 2106.08295).
+    """
+    from tqdm import tqdm
+
+    rows, bits, methods = [], list(bits), list(methods)
+    for seed in tqdm(list(seeds), desc="seeds", unit="seed", file=sys.stdout, ncols=80):
+        train, test = data.loaders(data.digits(), seed=seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = models.DepthwiseCNN()
+            with contextlib.redirect_stdout(io.StringIO()):  # one progress bar is enough
+                fit(model, train, epochs=float_epochs)
+            rows.append((seed, 32, "", "float", evaluate(model, test)))
+            for width, per_channel, method in itertools.product(bits, (False, True), methods):
+                if method == "QAT, learned step" and per_channel:
+                    continue
+                made = _make(model, train, width, per_channel, method, qat_epochs)
+                scales = "per channel" if per_channel else "per tensor"
+                rows.append((seed, width, scales, method, evaluate(made, test)))
+    return pd.DataFrame(rows, columns=["seed", "bits", "scales", "method", "accuracy"])
+
+
+def kept_study() -> pd.DataFrame | None:
+    """Return the study that ``qlearn prepare --all`` made with this package, or None."""
+    path = _path()
+    return pd.read_csv(path, keep_default_na=False) if path.exists() else None
+
+
+def keep_study() -> str:
+    """Make the study with its own settings and keep it; return "made", or "there" if it was."""
+    path = _path()
+    if path.exists():
+        return "there"
+    table = low_bit_study()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    table.to_csv(unfinished, index=False)
+    unfinished.replace(path)
+    return "made"
+
+
+def _path() -> Path:
+    """Return where the study is kept; the name changes with the code that makes it."""
+    made_by = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in SOURCES]
+    key = hashlib.sha256(torch.__version__.encode() + b"".join(made_by)).hexdigest()[:10]
+    return home() / "studies" / f"low_bits-{key}.csv"
+
+
+def _make(model, train, bits: int, per_channel: bool, method: str, epochs: int) -> torch.nn.Module:
+    if method == "PTQ":
+        return static_fx(model, train, per_channel, bits)
+    if method == "repaired":
+        weight = weight_qconfig(bits, per_channel).weight
+        return static_fx(correct_bias(equalize(model), weight, train), train, per_channel, bits)
+    learned = method == "QAT, learned step"
+    weight = LearnedStep.with_args(bits=bits) if learned else fake_quantizer(bits, per_channel)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return qat(model, train, bits, weight, epochs)

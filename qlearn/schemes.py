@@ -1,0 +1,250 @@
+"""Named ways to make a model smaller or faster: the registry that ``qlearn.sweep`` runs through.
+
+A scheme is a function of a float model in eval mode and of a training loader. It returns another
+model, which takes and gives float32, and leaves the first as it was. It raises an exception when
+the model, or this machine, does not allow it. Each docstring shows the calls that matter.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+import torch.ao.quantization as tq
+from torch import Tensor, nn
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
+from torch.utils.data import DataLoader
+
+from qlearn.calibration import calibrate, inputs_of
+from qlearn.layerwise import clip_weights
+from qlearn.lowered import Cast, Int4Linear, Program
+from qlearn.training import fit
+
+Scheme = Callable[[nn.Module, DataLoader], nn.Module]
+
+CALIBRATION_BATCHES = 8
+QAT_EPOCHS = 2
+# Of QAT, by bits: at 8 a good model needs little, and a usual rate would do it harm.
+RATES = {8: 1e-4, 4: 1e-3, 3: 1e-3}
+
+
+def fp32(model: nn.Module, train: DataLoader) -> nn.Module:
+    """Return the float model itself: what the others are compared with."""
+    return model
+
+
+def cast(model: nn.Module, train: DataLoader, dtype: torch.dtype) -> nn.Module:
+    """Hold weights and compute in 16-bit floats: ``copy.deepcopy(model).to(torch.bfloat16)``."""
+    return Cast(model, dtype).eval()
+
+
+def int8_dynamic(model: nn.Module, train: DataLoader) -> nn.Module:
+    """Hold int8 weights; find the activations' ranges at every call. The rest stays float.
+
+    ``quantize_dynamic(model, {nn.Linear, nn.LSTM, nn.GRU}, dtype=torch.qint8)``
+    """
+    kinds = {nn.Linear, nn.LSTM, nn.GRU}
+    if not any(type(module) in kinds for module in model.modules()):
+        raise ValueError("there is nothing to quantize: no Linear, LSTM or GRU layer")
+    return tq.quantize_dynamic(model, kinds, dtype=torch.qint8)
+
+
+def weight_qconfig(bits: int, per_channel: bool) -> tq.QConfig:
+    """Return the engine's activations with symmetric weights of ``bits`` bits."""
+    engine = torch.backends.quantized.engine
+    observer = tq.PerChannelMinMaxObserver if per_channel else tq.MinMaxObserver
+    return tq.QConfig(
+        activation=tq.get_default_qconfig(engine).activation,
+        weight=observer.with_args(**_grid(bits, per_channel)),
+    )
+
+
+def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.Module:
+    """Compute in int8, with ranges found beforehand (eager mode).
+
+    ``fused = fuse_modules(QuantWrapper(model), groups)``; ``fused.qconfig = …``;
+    ``prepared = prepare(fused)``; run it on some batches; ``convert(prepared)``
+
+    Raises
+    ------
+    ValueError
+        If fusing layers that follow one another in the model's text changes what it computes.
+    """
+    wrapped = tq.QuantWrapper(copy.deepcopy(model)).eval()
+    groups = _neighbours(wrapped)
+    fused = tq.fuse_modules(wrapped, groups) if groups else wrapped
+    example = inputs_of(next(iter(train)))
+    with torch.no_grad():
+        if not torch.allclose(fused(example), model(example), rtol=1e-3, atol=1e-4):
+            raise ValueError(
+                "fusing neighbours changed the model's outputs: its layers are not called in the "
+                "order of their definition, so eager mode needs a fusion list made by hand"
+            )
+    fused.qconfig = weight_qconfig(8, per_channel)
+    prepared = tq.prepare(fused)
+    calibrate(prepared, train, CALIBRATION_BATCHES)
+    return tq.convert(prepared)
+
+
+def static_fx(
+    model: nn.Module,
+    train: Iterable[Tensor | tuple[Tensor, Tensor]],
+    per_channel: bool = True,
+    bits: int = 8,
+) -> nn.Module:
+    """Compute in int8, with ranges found beforehand (FX mode); the graph says where.
+
+    The first `CALIBRATION_BATCHES` of ``train`` are what it is calibrated on.
+
+    ``prepared = prepare_fx(model, mapping, (images,))``; run it on some batches;
+    ``convert_fx(prepared)``
+    """
+    qconfig = weight_qconfig(bits, per_channel)
+    example = inputs_of(next(iter(train)))
+    prepared = prepare_fx(copy.deepcopy(model), fx_mapping(qconfig), (example,))
+    calibrate(prepared, train, CALIBRATION_BATCHES)
+    return clip_weights(convert_fx(prepared), qconfig)
+
+
+def qat(
+    model: nn.Module,
+    train: DataLoader,
+    bits: int,
+    weight: Callable[[], nn.Module] | None = None,
+    epochs: int = QAT_EPOCHS,
+) -> nn.Module:
+    """Fine-tune with rounded weights (``bits`` bits, per channel) and activations (8 bits).
+
+    ``prepared = prepare_qat_fx(model.train(), mapping, (images,))``; train it, the last of
+    several epochs with batch norm and observers frozen; ``convert_fx(prepared.eval())``
+
+    ``weight`` makes another fake quantizer for the weights, as a QConfig asks for it.
+    """
+    engine = torch.backends.quantized.engine
+    qconfig = tq.QConfig(
+        activation=tq.get_default_qat_qconfig(engine).activation,
+        weight=weight or fake_quantizer(bits, per_channel=True),
+    )
+    example = inputs_of(next(iter(train)))
+    prepared = prepare_qat_fx(copy.deepcopy(model).train(), fx_mapping(qconfig), (example,))
+    freeze = partial(_freeze, last=epochs)
+    fit(prepared, train, epochs=epochs, learning_rate=RATES[bits], on_epoch=freeze)
+    return clip_weights(convert_fx(prepared), qconfig)
+
+
+def fake_quantizer(bits: int, per_channel: bool) -> Callable[[], nn.Module]:
+    """Return what makes a fake quantizer of weights that follows their range."""
+    kinds = (tq.MovingAverageMinMaxObserver, tq.MovingAveragePerChannelMinMaxObserver)
+    # Not the fused one: at few bits its scale is not the one that convert() asks for.
+    return tq.FakeQuantize.with_args(observer=kinds[per_channel], **_grid(bits, per_channel))
+
+
+def fx_mapping(qconfig: tq.QConfig) -> tq.QConfigMapping:
+    """Return the engine's mapping with this qconfig for every layer but embeddings."""
+    mapping = tq.get_default_qconfig_mapping(torch.backends.quantized.engine)
+    # An embedding has no static int8 form: it would raise.
+    return mapping.set_global(qconfig).set_object_type(nn.Embedding, None)
+
+
+def _grid(bits: int, per_channel: bool) -> dict:
+    return {
+        "dtype": torch.qint8,
+        "quant_min": -(2 ** (bits - 1)),
+        "quant_max": 2 ** (bits - 1) - 1,
+        "qscheme": torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+    }
+
+
+def _neighbours(model: nn.Module) -> list[list[str]]:
+    """Names of layers that eager mode can fuse and that follow one another in their parent."""
+    chains = ([nn.Conv2d, nn.BatchNorm2d, nn.ReLU], [nn.Conv2d, nn.BatchNorm2d])
+    chains += ([nn.Conv2d, nn.ReLU], [nn.Linear, nn.ReLU])
+    groups = []
+    for prefix, parent in model.named_modules():
+        children = [(f"{prefix}.{name}".lstrip("."), m) for name, m in parent.named_children()]
+        while children:
+            kinds = [type(module) for _, module in children]
+            chain = next((c for c in chains if kinds[: len(c)] == c), [])
+            if chain:
+                groups.append([name for name, _ in children[: len(chain)]])
+            children = children[max(1, len(chain)) :]
+    return groups
+
+
+def _freeze(model: nn.Module, epoch: int, last: int) -> None:
+    if epoch == last > 1:  # a first epoch needs its observers
+        model.apply(tq.disable_observer)
+        model.apply(torch.ao.nn.intrinsic.qat.freeze_bn_stats)
+
+
+def pt2e(model: nn.Module, train: DataLoader) -> nn.Module:
+    """Compute in int8 in ExecuTorch's XNNPACK, from a graph of ``torch.export`` (PT2E).
+
+    ``prepared = prepare_pt2e(torch.export.export(model, (images,)).module(), XNNPACKQuantizer())``;
+    run it on some batches; ``convert_pt2e(prepared)``; ``to_edge_transform_and_lower(…)``
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from executorch.exir import to_edge_transform_and_lower
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    example = inputs_of(next(iter(train)))
+    # The runtime plans its memory for the largest batch: the loader's.
+    shapes = ({0: torch.export.Dim("batch", max=len(example))},)
+    graph = torch.export.export(model, (example,), dynamic_shapes=shapes).module()
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(True))
+    prepared = prepare_pt2e(graph, quantizer)
+    calibrate(prepared, train, CALIBRATION_BATCHES)
+    exported = torch.export.export(convert_pt2e(prepared), (example,), dynamic_shapes=shapes)
+    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    return Program(lowered.to_executorch().buffer).eval()
+
+
+def torchao(model: nn.Module, train: DataLoader, config: str, **options: object) -> nn.Module:
+    """Exchange the weights of Linear layers for quantized tensors; the rest stays float.
+
+    ``quantize_(copy.deepcopy(model), Int8WeightOnlyConfig())``
+    """
+    import torchao.quantization as ao
+
+    if not any(isinstance(module, nn.Linear) for module in model.modules()):
+        raise ValueError("there is nothing to quantize: torchao takes Linear layers only")
+    quantized = copy.deepcopy(model)
+    ao.quantize_(quantized, getattr(ao, config)(**options))
+    return quantized
+
+
+def int4_packed(model: nn.Module, train: DataLoader) -> nn.Module:
+    """Hold Linear weights in 4 bits, two to a byte, by PyTorch's own kernel; compute in bf16.
+
+    ``torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, 32, scales_and_zeros)``
+    """
+    linear = [n for n, m in model.named_modules() if n and type(m) is nn.Linear]
+    if not linear:
+        raise ValueError("there is nothing to quantize: no Linear layer inside the model")
+    quantized = copy.deepcopy(model)
+    for name in linear:
+        quantized.set_submodule(name, Int4Linear(quantized.get_submodule(name)))
+    return quantized.eval()
+
+
+ALL: dict[str, Scheme] = {
+    "fp32": fp32,
+    "bf16": partial(cast, dtype=torch.bfloat16),
+    "fp16": partial(cast, dtype=torch.float16),
+    "int8_dynamic": int8_dynamic,
+    "int8_tensor_eager": partial(static_eager, per_channel=False),
+    "int8_channel_eager": partial(static_eager, per_channel=True),
+    "int8_tensor_fx": partial(static_fx, per_channel=False),
+    "int8_channel_fx": partial(static_fx, per_channel=True),
+    "int8_pt2e": pt2e,
+    "int8_dynamic_torchao": partial(torchao, config="Int8DynamicActivationInt8WeightConfig"),
+    "int8_weights_torchao": partial(torchao, config="Int8WeightOnlyConfig"),
+    "int4_weights_torchao": partial(torchao, config="Int4WeightOnlyConfig", group_size=32),
+    "int4_weights_packed": int4_packed,
+    "int8_qat": partial(qat, bits=8),
+    "int4_qat": partial(qat, bits=4),
+}

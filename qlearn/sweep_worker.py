@@ -1,0 +1,85 @@
+"""The processes behind `qlearn.sweep`: one that waits, and for each row one that makes it.
+
+Importing PyTorch and what goes with it costs seconds. On Linux the waiting process imports it
+once and forks for each row. It never computes anything itself: threads do not survive a fork.
+Elsewhere a fork is not safe, so the process makes one row and ends, and the next one is new.
+"""
+
+import json
+import os
+import pickle
+import sys
+import time
+from pathlib import Path
+
+FORKS = sys.platform == "linux"
+
+
+def serve(folder: Path) -> None:
+    """Load the task, then make a row for each name of a scheme that stdin gives."""
+    path, work = pickle.loads((folder / "task").read_bytes())
+    sys.path[:] = path  # so that the caller's own modules are found here too
+    task = pickle.loads(work)
+    # What a row needs, ahead of the fork.
+    import scipy.stats  # noqa: F401
+
+    import qlearn.benchmarking
+    import qlearn.schemes  # noqa: F401
+
+    for line in sys.stdin:
+        name = line.strip()
+        if not FORKS:
+            return make_row(task, folder, name)
+        child = os.fork()
+        if child == 0:
+            make_row(task, folder, name)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if not (folder / f"{name}.row").exists():
+            code = os.waitstatus_to_exitcode(status)
+            last = ((folder / "log").read_text(errors="replace").strip().splitlines() or [""])[-1]
+            write_row(folder, name, {"reason": f"its process ended with code {code} {last[:160]}"})
+
+
+def make_row(task: tuple, folder: Path, name: str) -> None:
+    """Make and measure one row; whatever is printed on the way goes to a log."""
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    try:
+        scheme = pickle.loads((folder / f"{name}.scheme").read_bytes())
+        row = measure(*task, scheme)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ["no message"]
+        row = {"reason": f"{type(error).__name__}: {lines[0][:200]}"}
+    write_row(folder, name, {**row, "lasting": True})
+
+
+def write_row(folder: Path, name: str, row: dict) -> None:
+    """Write a row as JSON, whole or not at all; a lasting one would come out the same again."""
+    unfinished = folder / f"{name}.tmp"
+    unfinished.write_text(json.dumps(row), encoding="utf-8")
+    unfinished.replace(folder / f"{name}.row")
+
+
+def measure(model, data, batch: int, threads: int, scheme) -> dict[str, float | str]:
+    """Make the model by the scheme, and return its row of `compare` beside the float model."""
+    import torch
+
+    from qlearn.benchmarking import compare
+    from qlearn.data import loaders
+    from qlearn.sweeping import SECONDS
+
+    torch.set_num_threads(threads)
+    train, test = loaders(data)
+    began = time.perf_counter()
+    made = scheme(model, train)
+    seconds = time.perf_counter() - began
+    inputs = torch.stack([data.test[index][0] for index in range(batch)])
+    table = compare({"float": model, "made": made}, inputs, test, threads, SECONDS)
+    extra = {"float_ms": table.loc["float", "latency_ms"], "make_s": seconds, "reason": ""}
+    return {**table.loc["made"].to_dict(), **extra}
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

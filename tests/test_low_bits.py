@@ -1,0 +1,32 @@
+"""The orderings of Krishnamoorthi 2018 and Nagel 2019, 2021, on three seeds of a small study."""
+
+import pytest
+
+from qlearn import low_bits
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Three seeds, weights of 4 bits, calibrated and repaired: some seconds a seed."""
+    return low_bits.low_bit_study(bits=(4,), float_epochs=3, methods=("PTQ", "repaired"))
+
+
+def test_every_combination_has_a_row_for_every_seed(study):
+    assert (study.groupby(["bits", "scales", "method"])["seed"].nunique() == 3).all()
+    assert study["accuracy"].between(0, 1).all()
+
+
+def test_in_four_bits_repair_wins_on_every_seed_and_scales_per_channel_in_the_mean(study):
+    by_seed = study.set_index(["seed", "scales", "method"])["accuracy"].unstack([1, 2])
+    plain, channel = by_seed["per tensor", "PTQ"], by_seed["per channel", "PTQ"]
+    assert (by_seed["per tensor", "repaired"] > plain).all(), by_seed
+    assert by_seed["per tensor", "repaired"].mean() > plain.mean() + 0.1, by_seed
+    assert channel.mean() > plain.mean() + 0.1, by_seed
+
+
+def test_a_kept_study_is_read_back(tmp_path, monkeypatch, study):
+    monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
+    monkeypatch.setattr(low_bits, "low_bit_study", lambda: study)
+    assert low_bits.kept_study() is None
+    assert [low_bits.keep_study(), low_bits.keep_study()] == ["made", "there"]
+    assert low_bits.kept_study().equals(study)
