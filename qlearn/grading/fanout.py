@@ -1,0 +1,189 @@
+"""Submissions out to dask's workers as bytes, verdicts back as bytes.
+
+Whatever a worker or the scheduler suffers, a submission that has no verdict is sent again.
+"""
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from qlearn.grading.records import Submission, Verdict
+
+LOOK_SECONDS = 0.5  # between two looks at whether to stop
+START_SECONDS = 10  # for a scheduler to answer at first
+SCHEDULER_SECONDS = 300  # for a scheduler that is gone to come back
+Work = Callable[[Submission], Verdict]
+
+
+class Fanout:
+    """A cluster that grades.
+
+    Parameters
+    ----------
+    work
+        Grades one submission; workers import it by its name.
+    workers
+        Processes on this machine.
+    scheduler
+        Address of a dask scheduler to use instead, or None.
+    stopped
+        Whether to finish what runs and send nothing more.
+    say
+        Told, in a sentence, what a person waits for.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        workers: int,
+        scheduler: str | None,
+        stopped: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        self._work, self._workers, self._scheduler = work, workers, scheduler
+        self._stopped, self._say = stopped, say
+        self._running: dict[Any, Submission] = {}
+        self._again: deque[Submission] = deque()
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Fanout":
+        """Start the workers, or find the scheduler."""
+        if self._scheduler is None:
+            self._address = self._stack.enter_context(_local(self._workers)).scheduler_address
+        else:
+            self._address = self._scheduler
+        self._client = self._connect(START_SECONDS)
+        self._stack.callback(lambda: self._client and self._client.close())
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        """End the workers that were started here, and what they still do."""
+        self._stack.close()
+
+    def verdicts(self, submissions: Iterator[Submission]) -> Iterator[tuple[Submission, Any]]:
+        """Grade all submissions, in any order.
+
+        Parameters
+        ----------
+        submissions
+            Taken one by one, as workers come free.
+
+        Yields
+        ------
+        tuple
+            A submission, and its verdict, or the exception that took the place of one.
+
+        Raises
+        ------
+        ConnectionError
+            When the scheduler stays away.
+        """
+        while True:
+            try:
+                room = sum(self._client.nthreads().values())
+            except _lost() as error:
+                self._return_to(error)
+                continue
+            self._take(submissions, room)
+            try:
+                self._send()
+                if not self._running:
+                    return
+                done = self._finished()
+                outcomes = [(future, _outcome(future)) for future in done]
+            except _lost() as error:
+                self._return_to(error)
+                continue
+            for future, outcome in outcomes:
+                yield self._running.pop(future), outcome
+
+    def _take(self, submissions: Iterator[Submission], room: int) -> None:
+        """Have enough to keep every thread of the cluster busy, and one submission more."""
+        if not room:
+            self._say(f"no worker is there: start one with dask worker {self._address}")
+        while len(self._running) + len(self._again) <= room and not self._stopped():
+            submission = next(submissions, None)
+            if submission is None:
+                return
+            self._again.append(submission)
+
+    def _send(self) -> None:
+        """Send what waits, unless nothing more is to start."""
+        while self._again and not self._stopped():
+            future = self._client.submit(self._work, self._again[0], pure=False)
+            self._running[future] = self._again.popleft()
+            future.add_done_callback(self._done.put)
+
+    def _finished(self) -> list[Any]:
+        """Return what is done, perhaps nothing, after a short wait."""
+        done = []
+        with suppress(queue.Empty):
+            done.append(self._done.get(timeout=LOOK_SECONDS))
+            while True:
+                done.append(self._done.get_nowait())
+        return [future for future in done if future in self._running]  # not of a lost scheduler
+
+    def _return_to(self, problem: object) -> None:
+        """Find the scheduler again, and take back what has no verdict."""
+        self._say(f"the scheduler at {self._address} is gone ({problem}): waiting for it")
+        self._again.extend(self._running.values())
+        self._running.clear()
+        self._client.close(timeout=1)
+        self._client = None
+        self._client = self._connect(SCHEDULER_SECONDS)
+
+    def _connect(self, patience: float) -> Any:
+        from distributed import Client
+
+        deadline = time.monotonic() + patience
+        while not self._stopped():
+            try:
+                return Client(self._address, timeout=5, set_as_default=False)
+            except (OSError, TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    raise ConnectionError(
+                        f"The scheduler at {self._address} does not answer: {error}."
+                    ) from None
+                time.sleep(LOOK_SECONDS)
+        raise ConnectionError(f"The scheduler at {self._address} did not answer until Ctrl-C.")
+
+
+def _local(workers: int) -> Any:
+    """Workers on this machine, which keep what they start out of the terminal's Ctrl-C."""
+    import dask
+    from distributed import LocalCluster
+
+    # Not daemonic: a worker may start processes with multiprocessing.
+    dask.config.set({"distributed.worker.daemon": False})
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        memory_limit=0,  # it is the kernels that are limited, each by its sandbox
+        dashboard_address=None,
+        preload=["qlearn.grading.worker"],
+        silence_logs="CRITICAL",
+    )
+
+
+def _outcome(future: Any) -> Any:
+    """Return the result of a task, or the exception in its place; raise what `_lost` names."""
+    from distributed import KilledWorker
+
+    if future.status == "cancelled":
+        raise CancelledError(future.key)
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return RuntimeError(f"{error.allowed_failures + 1} workers died while they graded it")
+    return future.result() if error is None else error
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """Return what dask raises without its scheduler."""
+    from distributed.client import ClosedClientError
+
+    return OSError, RuntimeError, CancelledError, ClosedClientError

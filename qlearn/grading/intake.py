@@ -1,0 +1,164 @@
+"""From a folder that a student handed in to bytes: no link is followed, nothing is executed.
+
+A folder that cannot be graded is refused in one sentence, which becomes the student's verdict.
+"""
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+NOTEBOOK_MB, TOTAL_MB = 20, 100  # 10**6 bytes
+FILES, DEPTH = 500, 8
+TIMESTAMP = "timestamp.txt"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Not blocking: a pipe that took the file's place must not hold up the class.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_KINDS = {
+    stat.S_ISLNK: "a symbolic link",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+    stat.S_ISDIR: "a folder",
+    stat.S_ISREG: "a file",
+}
+
+
+class Refused(ValueError):
+    """A submission that cannot be graded; the message is one sentence about it."""
+
+
+def shown(name: str) -> str:
+    """Return a name that a student chose as it can be printed: quoted, escaped, not too long."""
+    return ascii(name if len(name) <= 60 else f"{name[:57]}...")
+
+
+def read(root: Path, place: Path, notebook: str, ignored: Sequence[str] = ()) -> dict[str, bytes]:
+    """Read a submission.
+
+    Parameters
+    ----------
+    root
+        The folder of all submissions; it may be a link.
+    place
+        The submission's folder, relative to ``root``; no part of it may be a link.
+    notebook
+        Name of its notebook. Other notebooks are left where they are.
+    ignored
+        Patterns of names that are not read.
+
+    Returns
+    -------
+    dict
+        Contents by path relative to the submission's folder, the notebook's among them.
+
+    Raises
+    ------
+    Refused
+        When it holds links, devices, too much, or no such notebook.
+    """
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in place.parts:
+        outer = folder
+        try:
+            folder = os.open(part, _FOLDER, dir_fd=outer)
+        except OSError as error:
+            found = _kind(os.stat(part, dir_fd=outer, follow_symlinks=False).st_mode)
+            problem = error.strerror if found == "a folder" else f"it is {found}"
+            raise Refused(f"{shown(part)} is no folder that can be read: {problem}.") from None
+        finally:
+            os.close(outer)
+    try:
+        return _contents(folder, notebook, ignored)
+    finally:
+        os.close(folder)
+
+
+def timestamp(files: Mapping[str, bytes]) -> datetime | None:
+    """Return when a submission was handed in, as nbgrader's ``timestamp.txt`` says, or None.
+
+    Raises
+    ------
+    Refused
+        When the file holds no date.
+    """
+    from nbgrader.utils import parse_utc
+
+    text = files.get(TIMESTAMP, b"").decode(errors="replace").strip()
+    try:
+        return parse_utc(text) if text else None
+    except (ValueError, OverflowError):
+        raise Refused(f"{TIMESTAMP} holds no date: {shown(text)}.") from None
+
+
+def _contents(folder: int, notebook: str, ignored: Sequence[str]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    others, total = [], 0
+    for count, (path, name, within) in enumerate(_walk(folder, "", ignored)):
+        if count == FILES:
+            raise Refused(f"There are more than {FILES} files.")
+        if path != notebook and path.endswith(".ipynb"):
+            others.append(path)
+            continue
+        most = NOTEBOOK_MB if path == notebook else TOTAL_MB
+        files[path] = _read(path, name, within, most * 10**6)
+        total += len(files[path])
+        if total > TOTAL_MB * 10**6:
+            raise Refused(f"The files are larger than {TOTAL_MB} MB together.")
+    if notebook not in files:
+        names = ", ".join(map(shown, sorted(others)[:3]))
+        found = f"what is there is called {names}" if names else "no notebook is there"
+        raise Refused(f"The notebook {notebook} is missing; {found}.")
+    return files
+
+
+def _walk(folder: int, prefix: str, ignored: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """Yield path, name and the open folder of each file; refuse what is neither file nor folder."""
+    if prefix.count("/") > DEPTH:
+        raise Refused(f"Folders are nested deeper than {DEPTH}.")
+    for name in sorted(os.listdir(folder)):
+        if any(fnmatch.fnmatch(name, pattern) for pattern in ignored):
+            continue
+        path = f"{prefix}{name}"
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise Refused(f"The name {shown(path)} is not UTF-8.") from None
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if stat.S_ISREG(mode):
+            yield path, name, folder
+        elif stat.S_ISDIR(mode):
+            inner = _open(path, name, folder, _FOLDER)
+            try:
+                yield from _walk(inner, f"{path}/", ignored)
+            finally:
+                os.close(inner)
+        else:
+            raise Refused(f"{shown(path)} is {_kind(mode)}: hand in the file itself.")
+
+
+def _read(path: str, name: str, folder: int, most: int) -> bytes:
+    """Read a regular file of at most so many bytes."""
+    with open(_open(path, name, folder, _FILE), "rb") as file:
+        facts = os.fstat(file.fileno())  # of what was opened, whatever has the name by now
+        if not stat.S_ISREG(facts.st_mode):
+            raise Refused(f"{shown(path)} is {_kind(facts.st_mode)}: hand in the file itself.")
+        # A sparse file is as large as it says and takes no room on the disk.
+        content = b"" if facts.st_size > most else file.read(most + 1)
+    if facts.st_size > most or len(content) > most:
+        raise Refused(f"{shown(path)} is larger than {most // 10**6} MB.")
+    return content
+
+
+def _open(path: str, name: str, folder: int, flags: int) -> int:
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        raise Refused(f"{shown(path)} cannot be read: {error.strerror}.") from None
+
+
+def _kind(mode: int) -> str:
+    return next((kind for test, kind in _KINDS.items() if test(mode)), "no file")

@@ -1,0 +1,267 @@
+"""One kernel that is not trusted: started, given cells, watched, and ended with all it started.
+
+Nothing here waits for the kernel without a limit, keeps more of its output than allowed, or
+believes what it says about itself.
+"""
+
+import json
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zmq
+from jupyter_client import BlockingKernelClient, KernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+
+from qlearn.cache import home as cache_folder
+from qlearn.grading.outputs import Kept
+from qlearn.grading.sandbox import Limits, SandboxUnavailable, configuration, environment
+from qlearn.grading.watch import Hold, Usage, folder_use
+
+START_SECONDS = 120  # a kernel that takes longer to answer will not
+GRACE_SECONDS = 3  # from an interrupt, or from a reply, to what must follow it
+CHECK_SECONDS = 0.25  # between two looks at memory and disk
+MESSAGE_MB = 64  # a message that is larger ends the connection
+SPEC = "qlearn-kernel"
+ARGUMENTS = [
+    "--HistoryManager.hist_file=:memory:",
+    "--IPKernelApp.outstream_class=qlearn.kernel.ShownAsStdout",  # see nbgrader_config.py
+]
+
+
+class Stopped(Exception):
+    """The kernel was ended, or ended itself: a reason in words, and the outputs until then."""
+
+    outputs: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass
+class Kernel:
+    """A kernel that runs; see `started`."""
+
+    client: BlockingKernelClient
+    manager: KernelManager
+    folder: Path
+    limits: Limits
+    usage: Usage
+    began: float = field(default_factory=time.monotonic)
+    _checked: float = 0.0
+    _deaf: bool = False  # it no longer says when a cell is done
+
+    def run(self, code: str, seconds: float) -> list[dict[str, Any]]:
+        """Run a cell and return its outputs, as nbformat has them.
+
+        Parameters
+        ----------
+        code
+            Of the cell.
+        seconds
+            Wall time that is left for this and all other cells.
+
+        Raises
+        ------
+        Stopped
+            When a limit was reached or the kernel died; its ``outputs`` are those until then.
+        """
+        kept = Kept(self.limits.output_kb * 1000)
+        try:
+            self._run(code, kept, min(seconds, self.limits.cell_seconds))
+        except Stopped as stopped:
+            stopped.outputs = tuple(kept.outputs)
+            raise
+        return kept.outputs
+
+    def _run(self, code: str, kept: Kept, seconds: float) -> None:
+        shell, iopub = self.client.shell_channel, self.client.iopub_channel
+        message = self.client.session.msg(
+            "execute_request", {"code": code, "silent": False, "allow_stdin": False}
+        )
+        self._send(shell.socket, message)
+        if seconds <= 0:
+            raise Stopped(f"All cells together ran longer than {self.limits.seconds:.0f} s.")
+        until, interrupted = time.monotonic() + seconds, False
+        replied = done = 0.0
+        while not (replied and done):
+            ready = dict(self._poll([shell.socket, iopub.socket]))
+            now = time.monotonic()
+            if shell.socket in ready:
+                reply = self._receive(shell.socket, message)
+                replied = now if reply and reply["msg_type"] == "execute_reply" else replied
+            if iopub.socket in ready:
+                news = self._receive(iopub.socket, message)
+                done = now if news and kept.take(news) else done
+            if replied and not done and (self._deaf or now > replied + GRACE_SECONDS):
+                self._deaf, done = True, now
+                kept.cut()
+            self._check(busy=not replied)
+            if not replied and now > until:
+                if interrupted:
+                    raise Stopped(f"A cell ran longer than {seconds:.0f} s and did not stop.")
+                interrupted, until = True, now + GRACE_SECONDS
+                self._send(
+                    self.client.control_channel.socket, self.client.session.msg("interrupt_request")
+                )
+
+    def _poll(self, sockets: list) -> list:
+        poller = zmq.Poller()
+        for one in sockets:
+            poller.register(one, zmq.POLLIN)
+        return poller.poll(100)
+
+    def _send(self, socket: zmq.Socket, message: dict) -> None:
+        try:
+            self.client.session.send(socket, message)
+        except zmq.ZMQError:
+            raise Stopped("The kernel no longer takes messages.") from None
+
+    def _receive(self, socket: zmq.Socket, request: dict) -> dict[str, Any] | None:
+        """Return a message that answers the request; None for any other, or a broken one."""
+        try:
+            _, parts = self.client.session.feed_identities(socket.recv_multipart(zmq.NOBLOCK))
+            message = self.client.session.deserialize(parts)
+            answers = message["parent_header"].get("msg_id") == request["header"]["msg_id"]
+            return message if answers else None
+        except Exception:  # whatever a hostile kernel can send, RecursionError included
+            return None
+
+    def _check(self, busy: bool) -> None:
+        """Raise `Stopped` when the kernel is dead or uses more than it may."""
+        if busy and not self.manager.is_alive():
+            raise Stopped("The kernel ended by itself in the middle of a cell.")
+        now = time.monotonic()
+        if now < self._checked + CHECK_SECONDS:
+            return
+        self.usage.measure()
+        if self.usage.memory_mb > self.limits.memory_mb:
+            raise Stopped(f"It used more than {self.limits.memory_mb} MB of memory.")
+        size, count = folder_use(self.folder, self.limits.files)
+        if count > self.limits.files or size > self.limits.disk_mb * 10**6:
+            raise Stopped(
+                f"It wrote more than {self.limits.disk_mb} MB or {self.limits.files} files."
+            )
+        self._checked = time.monotonic()  # looking takes time too, and must not take all of it
+
+
+@contextmanager
+def started(
+    folder: Path, limits: Limits, sandboxed: bool, readonly: bool = False
+) -> Iterator[Kernel]:
+    """Start a kernel in a folder; when the block ends, nothing that it started is left.
+
+    Parameters
+    ----------
+    folder
+        Where it works.
+    limits
+        What it may use.
+    sandboxed
+        Whether in bubblewrap.
+    readonly
+        Whether it cannot write to the folder (only in the sandbox).
+
+    Raises
+    ------
+    SandboxUnavailable
+        When no kernel can be started at all.
+    """
+    with tempfile.TemporaryDirectory(prefix="qk-", ignore_cleanup_errors=True) as place:
+        sockets = Path(place) / "s"  # short, as the path of a socket must be
+        sockets.mkdir()
+        _write_spec(Path(place), folder, sockets, limits, sandboxed, readonly)
+        context = _context()
+        manager = KernelManager(
+            kernel_name=SPEC,
+            kernel_spec_manager=KernelSpecManager(
+                kernel_dirs=[place], ensure_native_kernel=False, allowed_kernelspecs=set()
+            ),
+            context=context,
+            transport="ipc",
+            ip=str(sockets / "k"),
+            connection_file=str(sockets / "c.json"),
+        )
+        with open(Path(place) / "said", "w+") as said:
+            manager.start_kernel(
+                cwd=str(folder), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                extra_arguments=ARGUMENTS,
+            )  # fmt: skip
+            process = manager.provisioner.process
+            client = BlockingKernelClient(context=context)
+            forked = getattr(manager.provisioner, "kernel_pid", None)
+            usage, hold = Usage(process.pid, *([forked] if forked else [])), None
+            try:
+                client.load_connection_info(manager.get_connection_info())
+                _await(client, manager, Path(said.name))
+                hold = Hold(process)
+                _connect(client)
+                yield Kernel(client, manager, folder, limits, usage)
+            finally:
+                if manager.is_alive():
+                    usage.measure()
+                (hold or Hold(process)).end()
+                client.stop_channels()
+                context.destroy(linger=0)
+
+
+def _context() -> zmq.Context:
+    """Sockets that neither queue without limit nor connect again to what the kernel may plant."""
+    context = zmq.Context()
+    for option, value in (
+        (zmq.LINGER, 0),
+        (zmq.RCVHWM, 1000),
+        (zmq.MAXMSGSIZE, MESSAGE_MB * 10**6),
+        (zmq.RECONNECT_IVL, -1),
+    ):
+        context.setsockopt(option, value)
+    return context
+
+
+def _write_spec(
+    place: Path, folder: Path, sockets: Path, limits: Limits, sandboxed: bool, readonly: bool
+) -> None:
+    """Write the kernelspec that names the provisioner, or the kernel as it is."""
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": SPEC, "language": "python", "interrupt_mode": "message"}
+    if sandboxed:
+        provisioner = configuration(folder, sockets, limits, readonly)
+        spec["metadata"] = {"kernel_provisioner": provisioner}
+    else:
+        spec["env"] = environment(limits, str(Path.home()), str(cache_folder()))
+    (place / SPEC).mkdir()
+    (place / SPEC / "kernel.json").write_text(json.dumps(spec))
+
+
+def _await(client: BlockingKernelClient, manager: KernelManager, said: Path) -> None:
+    """Wait until the kernel's own code has made the sockets; it gets no cell before."""
+    until = time.monotonic() + START_SECONDS
+    wanted = [Path(f"{client.ip}-{getattr(client, f'{name}_port')}")
+              for name in ("shell", "iopub", "control")]  # fmt: skip
+    while not all(map(_listens, wanted)):
+        if not manager.is_alive() or time.monotonic() > until:
+            words = said.read_text(errors="replace").strip()[-500:]
+            raise SandboxUnavailable(f"A kernel cannot be started here: {words}")
+        time.sleep(0.02)
+
+
+def _connect(client: BlockingKernelClient) -> None:
+    client.start_channels(shell=True, iopub=True, stdin=False, hb=False, control=True)
+    client.wait_for_ready(timeout=START_SECONDS)
+
+
+def _listens(path: Path) -> bool:
+    """Say whether a socket takes connections: ours would not try again."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+        return True
+    except OSError:
+        return False

@@ -1,0 +1,270 @@
+"""A Jupyter kernel in bubblewrap: what it may see, and how much it may use.
+
+The sandbox has no network, a read-only system and Python environment, the base models read-only,
+private temporary folders, and one folder to work in. It runs as a user without rights.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.provisioning import LocalProvisioner
+from traitlets import Bool, Dict, Unicode
+
+from qlearn.cache import home as cache_folder
+
+INSIDE = Path("/home/learner/exercise")  # what the folder of a kernel is called in the sandbox
+MODELS = Path("/opt/qlearn")  # and the cache of base models
+TEMPORARY_MB = 256  # each of /tmp and /dev/shm, which are kept in memory
+OPEN_FILES = 1024
+# Parts of /etc that programs need; the rest says something about the machine.
+ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "fonts", "alternatives")
+ROOT = ("bin", "lib", "lib64", "sbin")  # folders, or links into /usr
+# Root in the sandbox would be exempt from the limit of processes, so it becomes a user of its own.
+USERS, USER_COUNT = 50_000, 10_000
+
+
+class SandboxUnavailable(RuntimeError):
+    """Bubblewrap cannot run here."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one submission may use, of each of its two kernels.
+
+    Attributes
+    ----------
+    seconds, cell_seconds
+        Wall time of all cells together, and of one; a cell that takes longer is interrupted.
+    cpu_seconds
+        CPU time of one process.
+    memory_mb
+        Of all processes together (10**6 bytes).
+    processes
+        Processes and threads.
+    file_mb, disk_mb, files
+        The largest file, all files in the scratch folder together, and their number.
+    output_kb
+        Output of one cell that is kept (10**3 bytes).
+    threads
+        Of PyTorch, OpenMP and BLAS.
+    """
+
+    seconds: float = 1800.0
+    cell_seconds: float = 600.0
+    cpu_seconds: int = 1800
+    memory_mb: int = 4000
+    processes: int = 256
+    file_mb: int = 200
+    disk_mb: int = 1000
+    files: int = 10_000
+    output_kb: int = 1000
+    threads: int = 1
+
+
+@functools.cache
+def require() -> None:
+    """Raise `SandboxUnavailable`, in one sentence, unless bubblewrap runs a program here."""
+    missing = [name for name in ("bwrap", "prlimit", "setpriv") if shutil.which(name) is None]
+    if missing:
+        raise SandboxUnavailable(
+            f"The sandbox needs {', '.join(missing)}: install the packages bubblewrap and "
+            "util-linux, for example with: sudo apt-get install bubblewrap util-linux."
+        )
+    command = command_of("true", folder=None, limits=Limits(), user=user())
+    run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if run.returncode:
+        raise SandboxUnavailable(
+            f"Bubblewrap is installed and cannot run ({run.stderr.strip()}): install it anew with "
+            "sudo apt-get install --reinstall bubblewrap, and allow unprivileged user namespaces; "
+            "in a container, start the container with the right to make namespaces."
+        )
+
+
+def user() -> int | None:
+    """Return a user id for a sandbox, or None where the worker is no root and keeps its own."""
+    return USERS + int.from_bytes(os.urandom(4), "big") % USER_COUNT if os.geteuid() == 0 else None
+
+
+def environment(limits: Limits, home: str, cache: str) -> dict[str, str]:
+    """Return all environment variables of a kernel.
+
+    Parameters
+    ----------
+    limits
+        For the number of threads.
+    home, cache
+        The home folder, and the folder with qlearn's base models.
+    """
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": "/tmp",
+        "USER": "learner",
+        "LOGNAME": "learner",
+        "LANG": "C.UTF-8",
+        "QLEARN_HOME": cache,
+        "NBGRADER_EXECUTION": "autograde",  # as nbgrader says it
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **{name: str(limits.threads) for name in threads},
+    }
+
+
+def command_of(
+    *program: str,
+    folder: str | None,
+    limits: Limits,
+    user: int | None,
+    sockets: str | None = None,
+    readonly: bool = False,
+) -> list[str]:
+    """Return the command that runs a program in a sandbox of its own.
+
+    Parameters
+    ----------
+    program
+        Program and arguments.
+    folder
+        The only folder of the machine that it works in, found at ``INSIDE``.
+    limits
+        What it may use.
+    user
+        From `user`.
+    sockets
+        A folder for sockets, under the same name inside.
+    readonly
+        Whether the program cannot write to ``folder``.
+    """
+    command = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
+    command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    command += ["--unshare-cgroup-try"]
+    # Root keeps what it needs to become the other user, and nothing else.
+    command += ["--unshare-user"] if user is None else ["--cap-drop", "ALL"]
+    command += [] if user is None else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    for name, value in environment(limits, str(INSIDE.parent), str(MODELS)).items():
+        command += ["--setenv", name, value]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    for place in ("/tmp", "/dev/shm", str(INSIDE.parent)):
+        command += ["--perms", "0755", "--dir", str(Path(place).parent)]
+        command += ["--size", str(TEMPORARY_MB * 10**6), "--perms", "1777", "--tmpfs", place]
+    for source, place in _read_only():
+        for parent in reversed(Path(place).parents[:-1]):
+            command += ["--perms", "0755", "--dir", str(parent)]
+        command += ["--ro-bind", source, place]
+    for name in ROOT:
+        if os.path.islink(f"/{name}"):
+            command += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
+    if folder is not None:
+        command += ["--ro-bind" if readonly else "--bind", folder, str(INSIDE)]
+    if sockets is not None:
+        command += ["--perms", "0755", "--dir", str(Path(sockets).parent)]
+        command += ["--bind", sockets, sockets]
+    command += ["--remount-ro", "/dev", "--remount-ro", "/", "--", *_limited(limits, user)]
+    # Only now: bubblewrap has no right to enter the other user's folder.
+    command += ["env", f"--chdir={INSIDE if folder is not None else '/'}"]
+    return [*command, *program]
+
+
+def resources(limits: Limits) -> dict[str, int]:
+    """Return the limits of the operating system, by their names in `resource`.
+
+    Parameters
+    ----------
+    limits
+        What a submission may use.
+    """
+    return {
+        "RLIMIT_NPROC": limits.processes,
+        "RLIMIT_CPU": limits.cpu_seconds,
+        # Data, not address space: PyTorch maps gigabytes of libraries that it never touches.
+        "RLIMIT_DATA": limits.memory_mb * 10**6,
+        "RLIMIT_FSIZE": limits.file_mb * 10**6,
+        "RLIMIT_NOFILE": OPEN_FILES,
+        "RLIMIT_CORE": 0,
+    }
+
+
+def _limited(limits: Limits, user: int | None) -> list[str]:
+    """Command prefix that sets the limits, then the user; only inside, as the count is per user."""
+    names = {name: f"--{name.removeprefix('RLIMIT_').lower()}" for name in resources(limits)}
+    command = ["prlimit", *(f"{names[name]}={value}" for name, value in resources(limits).items())]
+    if user is not None:
+        command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        command += ["--inh-caps=-all", "--no-new-privs"]
+    return command
+
+
+def _read_only() -> list[tuple[str, str]]:
+    """Pairs of a folder or file on this machine and its name in the sandbox."""
+    import qlearn
+
+    kept = [
+        f"/{name}" for name in ("bin", "lib", "lib64", "sbin") if not os.path.islink(f"/{name}")
+    ]
+    kept += ["/usr", "/sys/devices/system/cpu", *(f"/etc/{name}" for name in ETC)]
+    # The environment, the Python that it was made from, and this package when it is editable:
+    # never the repository's solutions, tests or classroom beside them.
+    kept += [sys.base_prefix, sys.prefix, *qlearn.__path__]
+    pairs = [(place, place) for place in kept]
+    pairs += [(str(cache_folder() / name), str(MODELS / name)) for name in ("models", "datasets")]
+    found = [(source, place) for source, place in pairs if os.path.exists(source)]
+    # A folder within one that is already there need not be bound again.
+    return [
+        (source, place)
+        for source, place in found
+        if not any(Path(other) in Path(place).parents for _, other in found)
+    ]
+
+
+class SandboxProvisioner(LocalProvisioner):
+    """Starts a kernel in bubblewrap; the kernelspec's configuration says where and how limited."""
+
+    folder = Unicode(help="The scratch folder.")
+    sockets = Unicode(help="The folder of the connection file and the sockets.")
+    readonly = Bool(help="Whether the kernel cannot write to the scratch folder.")
+    limits = Dict(help="The fields of `Limits`.")
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Start the kernel; see `LocalProvisioner.launch_kernel`."""
+        as_user = user()
+        self.own(as_user)
+        command = command_of(
+            *cmd,
+            folder=self.folder,
+            sockets=self.sockets,
+            limits=Limits(**self.limits),
+            user=as_user,
+            readonly=self.readonly,
+        )
+        return await super().launch_kernel(command, **kwargs)
+
+    def own(self, user: int | None) -> None:
+        """Give the kernel's folders to its user."""
+        if user is not None:
+            command = ["chown", "-R", f"{user}:{user}", self.sockets, self.folder]
+            subprocess.run(command, check=True)
+
+
+def configuration(folder: Path, sockets: Path, limits: Limits, readonly: bool) -> dict[str, Any]:
+    """Return what a kernelspec's metadata says to have its kernel started in a sandbox.
+
+    Parameters
+    ----------
+    folder, sockets
+        The scratch folder, and that of the connection file.
+    limits
+        What the kernel may use.
+    readonly
+        Whether it cannot write to ``folder``.
+    """
+    config = {"folder": str(folder), "sockets": str(sockets), "readonly": readonly}
+    return {
+        "provisioner_name": "qlearn-forked",
+        "config": {**config, "limits": asdict(limits)},
+    }

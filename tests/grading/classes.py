@@ -1,0 +1,207 @@
+"""A small course whose class is graded in milliseconds, and a scorer that stands in for ours."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from qlearn.grading.records import Exercise, Submission, Verdict
+
+ROOT = Path(__file__).parents[2]
+EXERCISE = "tiny"
+CONFIGURATION = (ROOT / "nbgrader_config.py").read_text()
+RELEASED = "raise NotImplementedError"
+HIDDEN = "answer_is_even = answer % 2 == 0"
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["qlearn.grading.run", "qlearn.grading.scoring", "distributed"])
+
+
+def _cell(make, source, name, **facts):
+    cell = make(source)
+    defaults = {"schema_version": 3, "task": False, "locked": False, "grade": False}
+    cell.metadata["nbgrader"] = {**defaults, "solution": False, "grade_id": name, **facts}
+    return cell
+
+
+def source():
+    """A part that is tested, openly and hidden, and a part that a person reads."""
+    code, text = v4.new_code_cell, v4.new_markdown_cell
+    hidden = f"### BEGIN HIDDEN TESTS\n{HIDDEN}\nassert answer_is_even\n### END HIDDEN TESTS"
+    test = {"grade": True, "locked": True}
+    work = "### BEGIN SOLUTION\nanswer = 42\n### END SOLUTION"
+    cells = [
+        _cell(code, work, "work", solution=True),
+        _cell(code, "assert answer > 40, 'Too small.'", "test", points=2, **test),
+        _cell(code, f"assert answer\n{hidden}", "test-hidden", points=1, **test),
+        _cell(text, "Say why.", "explain", points=3, grade=True, solution=True),
+    ]
+    notebook = v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    return notebook
+
+
+def answer(work, words="Because."):
+    """The notebook of a student with this work."""
+    notebook = source()
+    notebook.cells[0].source, notebook.cells[3].source = work, words
+    notebook.cells[2].source = "assert answer\n"
+    return notebook
+
+
+@functools.cache
+def _gradebook() -> bytes:
+    """An empty gradebook; nbgrader starts another program to make one."""
+    from nbgrader.api import Gradebook
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gradebook.db"
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", programs)
+            Gradebook(f"sqlite:///{path}", "qlearn").close()
+        return path.read_bytes()
+
+
+def make_course(folder: Path, gradebook: bool = True) -> Path:
+    """A course's folder, with its exercise and no submission, perhaps with an empty gradebook."""
+    (folder / "nbgrader_config.py").write_text(CONFIGURATION)
+    if gradebook:
+        (folder / "classroom").mkdir()
+        (folder / "classroom" / "gradebook.db").write_bytes(_gradebook())
+    place = folder / "solutions" / EXERCISE
+    place.mkdir(parents=True)
+    nbformat.write(source(), place / f"{EXERCISE}.ipynb")
+    return folder
+
+
+def submitted(course: Path, student: str) -> Path:
+    return course / "classroom" / "submitted" / student / EXERCISE
+
+
+def hand_in(course: Path, student: str, work: str, **more: str) -> Path:
+    """Put a student's submission into the course."""
+    place = submitted(course, student)
+    place.mkdir(parents=True, exist_ok=True)
+    nbformat.write(answer(work, **more), place / f"{EXERCISE}.ipynb")
+    return place
+
+
+def stand_in(submission: Submission, exercise: Exercise) -> Verdict:
+    """Run work and tests right here: no sandbox, so for work that a test itself wrote."""
+    notebook = nbformat.reads(exercise.source.decode(), as_version=4)
+    cells = {c.metadata.nbgrader.grade_id: c for c in notebook.cells}
+    for cell in nbformat.reads(submission.notebook.decode(), as_version=4).cells:
+        name = cell.metadata.nbgrader.grade_id
+        if cells[name].metadata.nbgrader.solution:
+            cells[name].source = cell.source
+    names: dict = {}
+    try:
+        exec(cells["work"].source, names)
+    except Exception as error:
+        cells["work"].outputs = [_error(error)]
+    points = {}
+    for name in ("test", "test-hidden"):
+        try:
+            exec(cells[name].source, names)
+            points[name] = cells[name].metadata.nbgrader.points
+        except Exception as error:
+            cells[name].outputs, points[name] = [_error(error)], 0
+    written = nbformat.writes(notebook).encode()
+    return Verdict(submission.student, submission.exercise, written, points, seconds=0.1)
+
+
+def _error(error):
+    lines = f"----> 2 {HIDDEN}\n{error}"
+    return v4.new_output("error", ename=type(error).__name__, evalue=str(error), traceback=[lines])
+
+
+def coordinate(course: Path, **options) -> int:
+    """Exit code of `qlearn grade tiny` with the stand-in, in this process."""
+    from classes import stand_in as score  # so that workers find it by its name
+
+    from qlearn.grading.run import grade
+
+    with contextlib.chdir(course):
+        return grade(EXERCISE, score, options.pop("limits", "none"), **options)
+
+
+def _child(course: Path, output: Path, options: dict) -> None:
+    sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(sink, 1), os.dup2(sink, 2)
+    try:
+        raise SystemExit(coordinate(course, **options))
+    except KeyboardInterrupt:  # before it is noted; the command line says "Aborted!"
+        raise SystemExit(130) from None
+
+
+def start(course: Path, **options):
+    """The same in a process of its own, forked from one that has imported what it needs."""
+    process = _context.Process(target=_child, args=(course, course / "output.txt", options))
+    (course / "output.txt").touch()
+    process.start()
+    return process
+
+
+def _dask(place: Path, *command: str) -> subprocess.Popen:
+    """A program of dask's that can import this file."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def worker_of(address: str, place: Path, name: str) -> subprocess.Popen:
+    """A worker in a folder of its own."""
+    (place / name).mkdir(parents=True)
+    options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--name", name]
+    options += ["--preload", "qlearn.grading.worker", "--local-directory", str(place / name)]
+    return _dask(place / name, "distributed.cli.dask_worker", address, *options)
+
+
+def scheduler_at(port: int, place: Path) -> subprocess.Popen:
+    """A scheduler on this machine."""
+    options = ["--no-dashboard", "--host", "127.0.0.1", "--port", str(port)]
+    return _dask(place, "distributed.cli.dask_scheduler", *options)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def end(processes) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def grades(course: Path) -> dict:
+    """Everything that the gradebook says about the class, without its random ids."""
+    from nbgrader.api import Gradebook
+
+    found = {}
+    with Gradebook(f"sqlite:///{course / 'classroom' / 'gradebook.db'}") as gradebook:
+        for submission in gradebook.assignment_submissions(EXERCISE):
+            for notebook in submission.notebooks:
+                found[submission.student.id, "late"] = notebook.late_submission_penalty
+                found[submission.student.id, "when"] = str(submission.timestamp)
+                for grade in notebook.grades:
+                    facts = (grade.auto_score, grade.manual_score, grade.needs_manual_grade)
+                    found[submission.student.id, grade.name] = facts
+                for comment in notebook.comments:
+                    found[submission.student.id, comment.name, "comment"] = comment.comment
+    return found

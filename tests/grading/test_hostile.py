@@ -1,0 +1,123 @@
+"""The bank: nobody gains a point, looks around, does harm, or stops the class."""
+
+import json
+import os
+import re
+import secrets
+import socket
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from hostile import artifacts, source
+from hostile.exercise import MARK, POINTS
+from hostile.files import FILES
+from hostile.work import WORK
+
+from qlearn.grading.forked import template
+from qlearn.grading.records import Exercise, Submission
+from qlearn.grading.sandbox import USER_COUNT, USERS, Limits
+from qlearn.grading.scoring import score
+
+ROOT = Path(__file__).parents[2]
+LIMITS = Limits(
+    seconds=40, cell_seconds=6, memory_mb=1500, processes=64, file_mb=110, disk_mb=200, files=2000,
+    output_kb=100,
+)  # fmt: skip
+BANK = WORK | FILES | artifacts.ARTIFACTS
+pytestmark = pytest.mark.usefixtures("bubblewrap")
+
+
+@pytest.fixture
+def class_(tmp_path):
+    """A class's folder with others' work, and a word in it that nobody may read."""
+    secret = secrets.token_hex(16)
+    for name in ("gradebook.db", "secret", "submitted/other/number/number.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'"{secret}"')
+        (tmp_path / name).chmod(0o666)
+    tmp_path.chmod(0o777)
+    return tmp_path, secret
+
+
+@pytest.fixture
+def listener():
+    """A server on this machine, and one without a path, that nobody may reach."""
+    name = secrets.token_hex(8)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind("\0" + name)
+        local.listen()
+        server.setblocking(False)
+        local.setblocking(False)
+        yield server, local, name
+
+
+def contents(folder):
+    return {str(p): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
+
+
+def _kinds(notebook):
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
+    return {kind for one in outputs for kind in one.get("data", {})}
+
+
+def strangers():
+    """Users of sandboxes, and `sleep`s of the bank, that are ours or have lost their parent."""
+    users = range(USERS, USERS + USER_COUNT)
+    ours = psutil.Process().children(recursive=True)
+    lost = [p for p in psutil.process_iter(["ppid"]) if p.info["ppid"] == 1]
+    found = []
+    for process in {*ours, *lost}:
+        with suppress(psutil.NoSuchProcess):
+            hostile = process.uids().real in users or "4217" in process.cmdline()
+            found += [process] if hostile and process.status() != psutil.STATUS_ZOMBIE else []
+    return found
+
+
+@pytest.mark.parametrize("name", BANK)
+def test_a_hostile_submission_harms_only_itself(name, class_, listener, temporary):
+    attack, (place, secret), (server, local, canary) = BANK[name], class_, listener
+    words = {"PLACE": str(place), "REPOSITORY": str(ROOT), "PORT": str(server.getsockname()[1]),
+             "CANARY": canary}  # fmt: skip
+    notebook = attack.notebook
+    for word, meant in words.items():
+        notebook = notebook.replace(word.encode(), meant.encode())
+    template(LIMITS)  # stays for the next submission, and is no part of this one
+    before, children = contents(place), len(psutil.Process().children(recursive=True))
+    work = Submission("eve", "number", notebook, dict(attack.files))
+
+    author = artifacts.source() if name in artifacts.ARTIFACTS else source()
+    # A loader may have to be imported within the cell.
+    limits = replace(LIMITS, cell_seconds=20) if name in artifacts.ARTIFACTS else LIMITS
+    verdict = score(work, Exercise("number", author), limits)
+
+    assert verdict.points == attack.points
+    assert re.search(attack.reason, verdict.reason), verdict.reason
+    assert bool(attack.reason) == bool(verdict.reason), verdict.reason
+    graded = nbformat.reads(verdict.notebook.decode(), as_version=4)
+    nbformat.validate(graded)
+    said = json.dumps([c.get("outputs", []) for c in graded.cells if c.id.startswith("cell-work")])
+    said += json.dumps([c.get("outputs", []) for c in graded.cells if c.id.startswith("added")])
+    assert secret not in verdict.notebook.decode() and MARK not in said
+    assert "root:" not in said and "[core]" not in said, "it read what is not its own"
+    assert "<script" not in "".join(str(c) for c in graded.cells if c.cell_type == "markdown")
+    assert _kinds(graded) <= {"text/plain", "image/png", "image/jpeg"}
+    assert len(verdict.notebook) < 2_000_000
+    assert contents(place) == before
+    assert not list(temporary.iterdir()), "something was left behind"
+    assert len(psutil.Process().children(recursive=True)) == children
+    for one in (server, local):
+        with pytest.raises(BlockingIOError):
+            one.accept()
+
+
+def test_nothing_of_the_bank_survives():
+    assert not strangers()
+
+
+def test_the_bank_is_large_and_its_exercise_can_be_passed():
+    assert len(BANK) >= 30 and sum(POINTS.values()) == 4
+    assert os.path.exists(ROOT / "solutions")

@@ -1,0 +1,80 @@
+"""How a class did: the table, the summary, and what they say when there is nothing."""
+
+import classes
+import pandas as pd
+import pytest
+from distributed import LocalCluster
+from nbgrader.api import Gradebook
+
+from qlearn.grading.course import Course
+from qlearn.grading.report import missed, report, table, totals
+
+ANSWERS = {"ann": 42, "ben": 43, "cem": 2}  # 3, 2 and 1 points of 3 that tests give
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """Three students, of whom one's paragraph is read, and one was late."""
+    course = classes.make_course(tmp_path_factory.mktemp("course"))
+    for student, answer in ANSWERS.items():
+        classes.hand_in(course, student, f"answer = {answer}")
+    with LocalCluster(1, processes=False, dashboard_address=None) as cluster:
+        assert classes.coordinate(course, scheduler=cluster.scheduler_address) == 0
+    with Gradebook(f"sqlite:///{course / 'classroom' / 'gradebook.db'}") as gradebook:
+        grade = gradebook.find_grade("explain", "tiny", "tiny", "ann")
+        grade.manual_score, grade.needs_manual_grade = 2.5, False
+        gradebook.find_submission_notebook("tiny", "tiny", "ben").late_submission_penalty = 0.5
+        gradebook.db.commit()
+    return course
+
+
+@pytest.fixture
+def there(course, monkeypatch):
+    monkeypatch.chdir(course)
+
+
+def test_the_table_has_a_row_per_student_exercise_and_part(there):
+    parts = table(Course.here(), "tiny")
+    assert len(parts) == 3 * len(ANSWERS)
+    scores = parts.set_index(["student", "part"])["score"].to_dict()
+    assert scores["ann", "explain"] == 2.5
+    assert scores["ben", "test"] == 2 and scores["ben", "test-hidden"] == 0
+    assert scores["cem", "test"] == 0 and scores["cem", "test-hidden"] == 1
+
+
+def test_totals_take_the_late_penalty_off_once(there):
+    found = totals(table(Course.here())).set_index("student")
+    assert found["score"].to_dict() == {"ann": 5.5, "ben": 1.5, "cem": 1}
+    assert (found["most"] == 6).all()
+    assert found["to_read"].to_dict() == {"ann": 0, "ben": 1, "cem": 1}
+
+
+def test_parts_most_often_missed_do_not_count_what_nobody_has_read(there):
+    found = missed(table(Course.here())).set_index("part")
+    assert found["students"].to_dict() == {"test": 1, "test-hidden": 1, "explain": 1}
+    assert found["lost"].to_dict() == pytest.approx(
+        {"test": 1 / 3, "test-hidden": 1 / 3, "explain": 0.5 / 3}
+    )
+
+
+def test_the_summary_shows_the_histogram_and_the_csv_has_every_part(there, tmp_path, capsys):
+    report("tiny", tmp_path / "grades.csv")
+    said = capsys.readouterr().out
+    assert "tiny: 3 students, 6 points" in said
+    assert "mean 2.7, median 1.5, from 1 to 5.5; 2 parts still to be read" in said
+    bars = {line.split("│")[0].strip(): line.split("│")[1] for line in said.splitlines()[3:13]}
+    assert [len(bar.split()) for bar in bars.values()] == [0, 2, 2, 0, 0, 0, 0, 0, 0, 2]
+    written = pd.read_csv(tmp_path / "grades.csv")
+    pd.testing.assert_frame_equal(written, table(Course.here(), "tiny"))
+
+
+def test_without_grades_there_is_a_sentence_and_no_new_gradebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(classes.make_course(tmp_path, gradebook=False))
+    with pytest.raises(LookupError, match="Nothing of this course is graded yet"):
+        report(None, None)
+    assert not (tmp_path / "classroom" / "gradebook.db").exists()
+
+
+def test_an_exercise_that_nobody_handed_in_gets_a_sentence(there):
+    with pytest.raises(LookupError, match="Nothing of ex9 is graded yet"):
+        report("ex9", None)
