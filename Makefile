@@ -1,7 +1,8 @@
 # The course's tasks. On Windows, or without make, the README has the same in uv commands.
 #   make lab     set up and open the course in JupyterLab
-#   make test    set up and run every check
-#   make test-exercises  grade the banks of right and wrong submissions
+#   make test    set up and run the checks
+#   make test-exercises  grade every bank of right and wrong submissions
+#   make test-grading  put `qlearn grade` to the test
 #   make bench   measure each technique on each model (bench/results.md)
 #   make release write notebooks/exercises anew from solutions
 #   make lock    resolve pyproject.toml anew into requirements.lock
@@ -22,20 +23,28 @@ else
 INSTALL = --requirements requirements.lock
 endif
 
-.PHONY: lab test test-exercises prepare setup bench lock clean release
+.PHONY: lab test test-exercises test-grading prepare setup bench lock clean release
 
 lab: prepare
 	$(BIN)/qlearn lab
 
+# Lessons, solutions and benchmarks compare times, so they run alone; the banks of submissions are
+# graded on one thread each, and their files run side by side.
+BANKS = $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: prepare
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest --ignore-glob 'tests/exercises/test_ex*' --ignore tests/exercises/test_nbgrader.py
+	$(BIN)/pytest --ignore tests/exercises --ignore tests/grading
+	$(BANKS) tests/exercises/test_release.py tests/exercises/test_ex3.py tests/exercises/test_ex5.py
 
-# The banks of submissions: about 25 minutes on two cores. Each is graded on one thread, so several
-# run at once; nothing else likes company.
+# All banks, and nbgrader's own autograde beside ours: half an hour on two cores.
 test-exercises: prepare
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 tests/exercises
+	$(BANKS) tests/exercises
+
+# What `qlearn grade` promises: sandboxes, hostile work, faults, a cluster.
+test-grading: prepare
+	$(BIN)/pytest tests/grading
 
 prepare: setup
 	$(BIN)/qlearn prepare
