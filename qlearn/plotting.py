@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,7 @@ from cycler import cycler
 from IPython.display import HTML, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette: told apart with every common form of colour blindness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -139,25 +141,35 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
     table
         As `qlearn.pareto` returns it; rows without numbers are left out.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True)
     for axis, (name, column) in zip(axes, FRONTS.items(), strict=True):
         rows = table[table["accuracy"].notna()].sort_values([column, "accuracy"])
-        for on_front, part in rows.groupby(f"{name}_front"):
-            colour, ink, points, below = (
-                (COLOURS[0], "0.1", 7.5, 4) if on_front else ("0.65", "0.5", 6, -9)
-            )
-            spread = part["spread_ms"] / 2 if name == "latency" else None
-            error = 100 * part["standard_error"]
-            style = {"fmt": "o", "color": colour, "markersize": 5, "elinewidth": 1}
-            axis.errorbar(part[column], 100 * part["accuracy"], error, spread, **style)
-            for scheme, row in part.iterrows():
-                place = (row[column], 100 * row["accuracy"])
-                offset = {"xytext": (4, below), "textcoords": "offset points"}
-                axis.annotate(str(scheme), place, fontsize=points, color=ink, **offset)
+        # Accuracies are often equal: dominated names hang below, at heights that take turns.
+        heights = itertools.cycle(np.arange(0.40, 0.02, -0.05))
+        for scheme, row in rows.iterrows():
+            on_front = row[f"{name}_front"]
+            place = (row[column], 100 * row["accuracy"])
+            error = 100 * row["standard_error"]
+            spread = row["spread_ms"] / 2 if name == "latency" else None
+            colour = COLOURS[0] if on_front else "0.6"
+            axis.errorbar(*place, error, spread, fmt="o", color=colour, markersize=5, elinewidth=1)
+            if on_front:
+                where = {"xytext": (0, 8), "textcoords": "offset points", "fontsize": 8}
+            else:
+                below = {"textcoords": axis.get_xaxis_transform(), "fontsize": 6, "color": "0.4"}
+                line = {"arrowstyle": "-", "color": "0.85", "linewidth": 0.6}
+                where = {"xytext": (row[column], next(heights)), "arrowprops": line, **below}
+            axis.annotate(str(scheme), place, ha="center", **where)
         front = rows[rows[f"{name}_front"]]
         axis.step(front[column], 100 * front["accuracy"], where="post", color=COLOURS[0], alpha=0.6)
         axis.set(xscale="log", xlabel=f"{name} ({UNITS[column]}, log scale)")
-        axis.margins(x=0.15, y=0.1)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.margins(x=0.15)
+    accuracy = 100 * table["accuracy"].dropna()
+    low, high = accuracy.min(), min(100.5, accuracy.max() + 2)
+    axes[0].set_ylim(low - max(4, high - low), high)
     axes[0].set_ylabel("accuracy (%)")
     return figure
 

@@ -132,7 +132,7 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
     Parameters
     ----------
     force
-        Train again what is there.
+        Train, and with ``everything`` sweep, again what is there.
     everything
         Fetch ResNet-18's ImageNet weights too, which needs the network, and make the sweeps and
         the study of few bits.
@@ -156,13 +156,13 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
         except RuntimeError as error:
             print(f"Notice: {error}")
             states["imagenet"] = "unavailable"
-        states |= _sweep_all()
+        states |= _sweep_all(force)
     for name, state in states.items():
         print(f"{name:<14} {state}")
     return states
 
 
-def _sweep_all() -> dict[str, str]:
+def _sweep_all(force: bool) -> dict[str, str]:
     """Sweep every scheme over each of the course's own models, and make the study of few bits."""
     from qlearn.low_bits import keep_study
     from qlearn.schemes import ALL
@@ -170,7 +170,7 @@ def _sweep_all() -> dict[str, str]:
 
     states = {}
     for name in ("mlp", "small_cnn", "depthwise_cnn", "phrase_lstm"):
-        table = sweep(_load(name), ALL, RECIPES[name].data())
+        table = sweep(_load(name), ALL, RECIPES[name].data(), force=force)
         states[f"sweep of {name}"] = f"{table['accuracy'].notna().sum()} of {len(table)} schemes"
     states["low_bits"] = keep_study()
     return states

@@ -68,12 +68,18 @@ def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.M
     Raises
     ------
     ValueError
-        If fusing layers that follow one another in the model's text changes what it computes.
+        If the inputs are integers, or if fusing layers that follow one another in the model's
+        text changes what it computes.
     """
+    example = inputs_of(next(iter(train)))
+    if not example.is_floating_point():
+        raise ValueError(
+            "its inputs are integers, which QuantWrapper would quantize: eager mode needs a "
+            "QuantStub behind the embedding, set by hand (exercise 2 does it)"
+        )
     wrapped = tq.QuantWrapper(copy.deepcopy(model)).eval()
     groups = _neighbours(wrapped)
     fused = tq.fuse_modules(wrapped, groups) if groups else wrapped
-    example = inputs_of(next(iter(train)))
     with torch.no_grad():
         if not torch.allclose(fused(example), model(example), rtol=1e-3, atol=1e-4):
             raise ValueError(

@@ -20,8 +20,9 @@ def serve(folder: Path) -> None:
     path, work = pickle.loads((folder / "task").read_bytes())
     sys.path[:] = path  # so that the caller's own modules are found here too
     task = pickle.loads(work)
-    # What a row needs, ahead of the fork.
+    # What a row needs, ahead of the fork; torchao brings most of what FX mode imports too.
     import scipy.stats  # noqa: F401
+    import torchao.quantization  # noqa: F401
 
     import qlearn.benchmarking
     import qlearn.schemes  # noqa: F401

@@ -46,6 +46,7 @@ def sweep(
     *,
     batch: int = 1,
     limit: float | None = None,
+    force: bool = False,
 ) -> pd.DataFrame:
     """Make a model by each scheme and compare it with the float one.
 
@@ -70,6 +71,8 @@ def sweep(
     limit
         Seconds after which no further row is begun: what is in the cache is read all the same,
         the others say that they were not measured. No limit when None.
+    force
+        Measure again what is in the cache: a row may have met a busy machine.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def sweep(
         for name, scheme in bar:
             bar.set_postfix_str(name)
             path = home() / "sweeps" / f"{_key(content, scheme)}.pt"
-            row = _read(path)
+            row = None if force else _read(path)
             if row is None and limit is not None and time.monotonic() - begun > limit:
                 row = {"reason": f"not measured: the limit of {limit:g} s was reached"}
             elif row is None:
@@ -237,7 +240,11 @@ def _key(content: str, scheme: Scheme) -> str:
     """Name the file of a row by its content and by what its scheme does."""
     function = scheme.func if isinstance(scheme, partial) else scheme
     options = repr((scheme.args, scheme.keywords)) if isinstance(scheme, partial) else ""
-    return hashlib.sha256(f"{content} {_text(function)} {options}".encode()).hexdigest()[:20]
+    # What our own schemes share counts too: a change of it is a change of each.
+    module = inspect.getmodule(function)
+    ours = _text(module) if function.__module__ == "qlearn.schemes" else ""
+    text = f"{content} {ours} {_text(function)} {options}"
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _text(function: object) -> str:

@@ -98,11 +98,21 @@ def test_a_row_is_measured_once_and_again_when_anything_changed(cache, monkeypat
     assert ask(names=["int8_dynamic"]) == 5
     assert ask(names={"any name": schemes.ALL["fp32"]}) == 1, "a row is known by what was done"
     assert ask() == 1
+    assert ask(force=True) == ask() == 6, "asked for, it is measured again, and kept"
 
 
 def test_the_options_of_a_scheme_are_part_of_its_row():
     keys = {sweeping._key("content", scheme) for scheme in schemes.ALL.values()}
     assert len(keys) == len(schemes.ALL)
+
+
+def test_integer_inputs_are_a_reason_in_eager_mode(cache):
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    part = data.Samples(torch.arange(24 * 3).reshape(24, 3) % 9, torch.arange(24) % 2)
+    names = ["fp32", "int8_channel_eager"]
+    table = sweeping.sweep(model, names, data.DataSet(part, part, ("a", "b")))
+    assert table.loc["fp32", "accuracy"] >= 0
+    assert "QuantStub behind the embedding" in table.loc["int8_channel_eager", "reason"]
 
 
 def test_a_row_that_may_come_out_otherwise_is_not_kept(cache, monkeypatch):
