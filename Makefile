@@ -28,19 +28,21 @@ endif
 lab: prepare
 	$(BIN)/qlearn lab
 
-# Lessons, solutions and benchmarks compare times, so they run alone; the banks of submissions are
-# graded on one thread each, and their files run side by side.
-BANKS = $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# What compares times runs alone; the rest, on one thread each, runs side by side, in the order of
+# its names: the longest files, the banks of submissions, come first.
+ALONE = tests/notebooks tests/browser tests/test_bench.py tests/test_benchmarking.py
+TOGETHER = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: prepare
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest --ignore tests/exercises --ignore tests/grading
-	$(BANKS) tests/exercises/test_release.py tests/exercises/test_ex3.py tests/exercises/test_ex5.py
+	$(BIN)/pytest $(ALONE)
+	$(TOGETHER) tests $(addprefix --ignore ,$(ALONE) tests/grading)
 
-# All banks, and nbgrader's own autograde beside ours: half an hour on two cores.
+# The banks of right and wrong submissions alone, and nbgrader's own autograde beside ours.
 test-exercises: prepare
-	$(BANKS) tests/exercises
+	$(TOGETHER) tests/exercises
 
 # What `qlearn grade` promises: sandboxes, hostile work, faults, a cluster.
 test-grading: prepare
