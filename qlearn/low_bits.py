@@ -20,7 +20,7 @@ from qlearn.training import evaluate, fit
 
 # Whose code decides what the study finds.
 SOURCES = ("low_bits", "repair", "learned_rounding", "schemes", "training")
-METHODS = ("PTQ", "repaired", "QAT", "QAT, learned step")
+METHODS = ("PTQ", "repaired", "QAT", "QAT, learned step", "equalized, QAT")
 
 
 def low_bit_study(
@@ -35,7 +35,8 @@ def low_bit_study(
 
     Weights of few bits, with one scale a layer or one a channel, after batch norm is folded;
     activations of 8 bits. "PTQ" is calibrated only, "repaired" is equalized and bias-corrected
-    before that, "QAT" is fine-tuned, and with a learned step (one scale a layer) by LSQ.
+    before that, "QAT" is fine-tuned, and with a learned step (one scale a layer) by LSQ;
+    "equalized, QAT" is fine-tuned from the equalized model.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def low_bit_study(
     float_epochs, qat_epochs
         Passes over the training samples, for the float model and for QAT.
     methods
-        Of "PTQ", "repaired", "QAT" and "QAT, learned step".
+        Of "PTQ", "repaired", "QAT", "QAT, learned step" and "equalized, QAT".
 
     Returns
     -------
@@ -113,5 +114,6 @@ def _make(model, train, bits: int, per_channel: bool, method: str, epochs: int) 
         return static_fx(correct_bias(equalize(model), weight, train), train, per_channel, bits)
     learned = method == "QAT, learned step"
     weight = LearnedStep.with_args(bits=bits) if learned else fake_quantizer(bits, per_channel)
+    start = equalize(model) if method == "equalized, QAT" else model
     with contextlib.redirect_stdout(io.StringIO()):
-        return qat(model, train, bits, weight, epochs)
+        return qat(start, train, bits, weight, epochs)
