@@ -123,7 +123,7 @@ def _libraries(cache: Path) -> Path:
     folder = cache / f"executorch-{version}"
     if folder.is_dir():
         return folder
-    print(f"Fetching ExecuTorch {version} for Arm once; it is kept in {cache}.", file=sys.stderr)
+    print(f"Fetching ExecuTorch {version} for Arm once; it is kept in {cache}.")
     with tempfile.TemporaryDirectory() as scratch, making(folder) as made:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         choice = ["--platform", "manylinux_2_28_aarch64", "--python-version", python]
