@@ -16,6 +16,7 @@ from qlearn.grading.records import Submission, Verdict
 LOOK_SECONDS = 0.5  # between two looks at whether to stop
 START_SECONDS = 10  # for a scheduler to answer at first
 SCHEDULER_SECONDS = 300  # for a scheduler that is gone to come back
+ALONE_SECONDS = 30  # for a worker of our own that has died to be there again
 Work = Callable[[Submission], Verdict]
 
 
@@ -47,6 +48,7 @@ class Fanout:
         self._work, self._workers, self._scheduler = work, workers, scheduler
         self._stopped, self._say = stopped, say
         self._running: dict[Any, Submission] = {}
+        self._blamed: set[str] = set()  # whose work was running when no worker came back
         self._again: deque[Submission] = deque()
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stack = ExitStack()
@@ -58,6 +60,7 @@ class Fanout:
         else:
             self._address = self._scheduler
         self._client = self._connect(START_SECONDS)
+        self._manned = time.monotonic()  # when a worker was last seen
         self._stack.callback(lambda: self._client and self._client.close())
         return self
 
@@ -89,6 +92,9 @@ class Fanout:
             except _lost() as error:
                 self._return_to(error)
                 continue
+            if self._stranded(room):
+                yield from self._renew()
+                continue
             self._take(submissions, room)
             try:
                 self._send()
@@ -103,10 +109,13 @@ class Fanout:
                 yield self._running.pop(future), outcome
 
     def _take(self, submissions: Iterator[Submission], room: int) -> None:
-        """Have enough to keep every thread of the cluster busy, and one submission more."""
+        """Have one submission for each thread of the cluster.
+
+        One more would wait on a worker, and pay for it when its neighbour kills that worker.
+        """
         if not room:
             self._say(f"no worker is there: start one with dask worker {self._address}")
-        while len(self._running) + len(self._again) <= room and not self._stopped():
+        while len(self._running) + len(self._again) < max(room, 1) and not self._stopped():
             submission = next(submissions, None)
             if submission is None:
                 return
@@ -127,6 +136,25 @@ class Fanout:
             while True:
                 done.append(self._done.get_nowait())
         return [future for future in done if future in self._running]  # not of a lost scheduler
+
+    def _stranded(self, room: int) -> bool:
+        """Say whether our workers are gone: dask gives up on one that dies as it starts."""
+        if room or self._scheduler is not None:
+            self._manned = time.monotonic()
+        return time.monotonic() > self._manned + ALONE_SECONDS
+
+    def _renew(self) -> Iterator[tuple[Submission, Any]]:
+        """Start other workers; yield what has now ended them for the second time."""
+        self._stack.close()
+        left = list(self._running.values())
+        self._running.clear()
+        self.__enter__()
+        for submission in left:
+            if submission.student in self._blamed:
+                yield submission, RuntimeError("its workers died again and again")
+            else:
+                self._blamed.add(submission.student)
+                self._again.append(submission)
 
     def _return_to(self, problem: object) -> None:
         """Find the scheduler again, and take back what has no verdict."""

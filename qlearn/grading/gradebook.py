@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import nbformat
+import nbgrader.api
 import sqlalchemy
 from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
@@ -95,6 +96,7 @@ class ClassGradebook(Gradebook):
             stack.enter_context(warnings.catch_warnings())
             # nbgrader adds a submission before its notebooks, which does no harm.
             warnings.filterwarnings("ignore", ".*not in session", sqlalchemy.exc.SAWarning)
+            stack.enter_context(_own_errors())
             for name in _USERS:
                 module = importlib.import_module(f"nbgrader.preprocessors.{name}")
                 stack.enter_context(patch.object(module, "Gradebook", lambda _url: self))
@@ -178,6 +180,18 @@ class ClassGradebook(Gradebook):
         connection = self.db.connection()
         connection.execute(sqlalchemy.delete(_records).where(same))
         connection.execute(sqlalchemy.insert(_records).values(**record))
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Raise what the database raised, where nbgrader logs it and raises another."""
+    with patch.object(nbgrader.api.app_log, "disabled", True):
+        try:
+            yield
+        except nbgrader.api.InvalidEntry as error:
+            if isinstance(error.__context__, sqlalchemy.exc.OperationalError):
+                raise error.__context__ from None
+            raise
 
 
 def _create(course: Course) -> None:

@@ -5,8 +5,6 @@ believes what it says about itself.
 """
 
 import json
-import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -22,11 +20,11 @@ from jupyter_client import BlockingKernelClient, KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 
 from qlearn.cache import home as cache_folder
+from qlearn.grading.awaiting import await_kernel
 from qlearn.grading.outputs import Kept
-from qlearn.grading.sandbox import Limits, SandboxUnavailable, configuration, environment
+from qlearn.grading.sandbox import Limits, configuration, environment
 from qlearn.grading.watch import Hold, Usage, folder_use
 
-START_SECONDS = 120  # a kernel that takes longer to answer will not
 GRACE_SECONDS = 3  # from an interrupt, or from a reply, to what must follow it
 CHECK_SECONDS = 0.25  # between two looks at memory and disk
 MESSAGE_MB = 64  # a message that is larger ends the connection
@@ -41,6 +39,10 @@ class Stopped(Exception):
     """The kernel was ended, or ended itself: a reason in words, and the outputs until then."""
 
     outputs: tuple[dict[str, Any], ...] = ()
+
+
+class Ended(Stopped):
+    """The kernel ended by itself, or something that is no part of the submission ended it."""
 
 
 @dataclass
@@ -135,7 +137,7 @@ class Kernel:
     def _check(self, busy: bool) -> None:
         """Raise `Stopped` when the kernel is dead or uses more than it may."""
         if busy and not self.manager.is_alive():
-            raise Stopped("The kernel ended by itself in the middle of a cell.")
+            raise Ended("The kernel ended by itself in the middle of a cell.")
         now = time.monotonic()
         if now < self._checked + CHECK_SECONDS:
             return
@@ -198,9 +200,8 @@ def started(
             usage, hold = Usage(process.pid, *([forked] if forked else [])), None
             try:
                 client.load_connection_info(manager.get_connection_info())
-                _await(client, manager, Path(said.name))
+                await_kernel(client, manager, Path(said.name))
                 hold = Hold(process)
-                _connect(client)
                 yield Kernel(client, manager, folder, limits, usage)
             finally:
                 if manager.is_alive():
@@ -236,32 +237,3 @@ def _write_spec(
         spec["env"] = environment(limits, str(Path.home()), str(cache_folder()))
     (place / SPEC).mkdir()
     (place / SPEC / "kernel.json").write_text(json.dumps(spec))
-
-
-def _await(client: BlockingKernelClient, manager: KernelManager, said: Path) -> None:
-    """Wait until the kernel's own code has made the sockets; it gets no cell before."""
-    until = time.monotonic() + START_SECONDS
-    wanted = [Path(f"{client.ip}-{getattr(client, f'{name}_port')}")
-              for name in ("shell", "iopub", "control")]  # fmt: skip
-    while not all(map(_listens, wanted)):
-        if not manager.is_alive() or time.monotonic() > until:
-            words = said.read_text(errors="replace").strip()[-500:]
-            raise SandboxUnavailable(f"A kernel cannot be started here: {words}")
-        time.sleep(0.02)
-
-
-def _connect(client: BlockingKernelClient) -> None:
-    client.start_channels(shell=True, iopub=True, stdin=False, hb=False, control=True)
-    client.wait_for_ready(timeout=START_SECONDS)
-
-
-def _listens(path: Path) -> bool:
-    """Say whether a socket takes connections: ours would not try again."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            return False
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(str(path))
-        return True
-    except OSError:
-        return False

@@ -225,6 +225,8 @@ def _restore(cells: list[tuple[str | None, NotebookNode]], given: dict[str, Note
 
 def _clean(cell: NotebookNode) -> NotebookNode:
     cell = copy.deepcopy(cell)
+    if cell.metadata.get("nbgrader"):
+        cell.metadata.nbgrader.cell_type = cell.cell_type  # as nbgrader's releases have it
     if cell.cell_type == "code":
         cell.outputs, cell.execution_count = [], None
     return cell

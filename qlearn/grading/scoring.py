@@ -2,20 +2,25 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import count
+from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from qlearn.grading.kernels import Kernel, Stopped, started
+from qlearn.grading.kernels import Ended, Kernel, Stopped, started
 from qlearn.grading.notebooks import is_test, joined, untouched
 from qlearn.grading.outputs import error
 from qlearn.grading.records import Exercise, Submission, Verdict
-from qlearn.grading.sandbox import Limits, require
+from qlearn.grading.sandbox import Limits, SandboxUnavailable, require
 from qlearn.grading.scratch import ANSWERS, Refused, collect, scratch, work_files
 from qlearn.grading.watch import Usage
 
 RESTARTS = 3  # of the test kernel, for artifacts that end it
+InKernel = Callable[..., Stopped | None]  # `_in_kernel` with all but its positional parameters
 
 
 def score(
@@ -51,13 +56,13 @@ def score(
     usages: list[Usage] = []
     try:
         notebook = joined(exercise.source, submission.notebook)
-        with scratch(work_files(submission.files)) as folder:
-            reasons = _work(_cells(notebook, test=False), folder, limits, sandboxed, usages)
-            artifacts, left = collect(folder)
-        files = {f"{ANSWERS}/{name}": content for name, content in artifacts.items()}
-        with scratch(files) as folder:
+        in_kernel = partial(_in_kernel, limits=limits, sandboxed=sandboxed, usages=usages)
+        until = began + limits.seconds
+        answers, reasons = _work(notebook, submission.files, partial(in_kernel, until=until))
+        with scratch(answers) as folder:
             (folder / ANSWERS).mkdir(exist_ok=True)
-            reasons += left + _test(_cells(notebook, test=True), folder, limits, sandboxed, usages)
+            until = time.monotonic() + limits.seconds
+            reasons += _test(notebook, folder, partial(in_kernel, until=until))
     except Refused as refused:
         notebook, reasons = untouched(exercise.source), [str(refused)]
         _not_run(_cells(notebook, test=True), reasons[0])
@@ -78,40 +83,67 @@ def _cells(notebook: NotebookNode, test: bool) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code" and is_test(cell) == test]
 
 
-def _work(cells, folder, limits: Limits, sandboxed: bool, usages: list[Usage]) -> list[str]:
-    """Run the work cells; what was handed in until they are stopped counts."""
-    until = time.monotonic() + limits.seconds
-    waiting = iter(cells)
-    try:
-        with started(folder, limits, sandboxed) as kernel:
-            usages.append(kernel.usage)
-            _run(waiting, kernel, until)
-    except Stopped as stopped:
+def _work(
+    notebook: NotebookNode, files: Mapping[str, bytes], in_kernel: InKernel
+) -> tuple[dict[str, bytes], list[str]]:
+    """Run the work cells; return what was handed in until they are done or stopped."""
+    for last in (False, True):
+        waiting = deque(_cells(notebook, test=False))
+        with scratch(work_files(files)) as folder:
+            stopped = in_kernel(waiting, folder, readonly=False, last=last)
+            artifacts, reasons = collect(folder)
+        if not isinstance(stopped, Ended):
+            break
+    if stopped:
+        reasons.insert(0, f"Work was stopped: {stopped}")
+        waiting.popleft()
         _not_run(waiting, "an earlier cell was stopped")
-        return [f"Work was stopped: {stopped}"]
-    return []
+    return {f"{ANSWERS}/{name}": content for name, content in artifacts.items()}, reasons
 
 
-def _test(cells, folder, limits: Limits, sandboxed: bool, usages: list[Usage]) -> list[str]:
+def _test(notebook: NotebookNode, folder: Path, in_kernel: InKernel) -> list[str]:
     """Run the test cells; one that is stopped fails, and the next runs in another kernel."""
-    until = time.monotonic() + limits.seconds
-    waiting = iter(cells)
+    waiting, again = deque(_cells(notebook, test=True)), None
     reasons: list[str] = []
-    for _ in range(1 + RESTARTS):
-        try:
-            with started(folder, limits, sandboxed, readonly=True) as kernel:
-                usages.append(kernel.usage)
-                _run(waiting, kernel, until)
-            return reasons
-        except Stopped as stopped:
+    while waiting and len(reasons) <= RESTARTS:
+        stopped = in_kernel(waiting, folder, readonly=True, last=again is waiting[0])
+        if isinstance(stopped, Ended) and again is not waiting[0]:
+            again = waiting[0]
+        elif stopped:
+            waiting.popleft()
             reasons.append(f"A test was stopped: {stopped}")
     _not_run(waiting, "too many tests were stopped")
     return reasons
 
 
-def _run(waiting: Iterable[NotebookNode], kernel: Kernel, until: float) -> None:
+def _in_kernel(
+    waiting: deque[NotebookNode], folder: Path, readonly: bool, last: bool, *,
+    until: float, limits: Limits, sandboxed: bool, usages: list[Usage],
+) -> Stopped | None:  # fmt: skip
+    """Run cells until none is waiting; return what stopped the first that is.
+
+    A kernel that ends may have been killed by a machine short of memory: its cells run in another
+    before their student pays for it. That one is the ``last``.
+    """
+    try:
+        with started(folder, limits, sandboxed, readonly) as kernel:
+            usages.append(kernel.usage)
+            _run(waiting, kernel, until)
+    except Stopped as stopped:
+        return stopped
+    except SandboxUnavailable as problem:
+        if last:
+            raise
+        return Ended(str(problem))
+    return None
+
+
+def _run(waiting: deque[NotebookNode], kernel: Kernel, until: float) -> None:
     """Run cells one after the other and put down what they say."""
-    for number, cell in enumerate(waiting, 1):
+    for number in count(1):
+        if not waiting:
+            return
+        cell = waiting[0]
         cell.execution_count = number
         try:
             outputs = kernel.run(cell.source, until - time.monotonic())
@@ -120,6 +152,7 @@ def _run(waiting: Iterable[NotebookNode], kernel: Kernel, until: float) -> None:
             raise
         finally:
             cell.outputs = [nbformat.from_dict(output) for output in outputs]
+        waiting.popleft()
 
 
 def _not_run(waiting: Iterable[NotebookNode], reason: str) -> None:

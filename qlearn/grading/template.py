@@ -16,7 +16,11 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-IMPORTS = ("ipykernel.kernelapp", "ipykernel.ipkernel", "qlearn.kernel", "qlearn.artifacts",
+# What a kernel imports as it starts comes first: the sandbox cannot keep what Python compiles.
+IMPORTS = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.debugger", "sqlite3",
+           "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect",
+           "IPython.extensions.storemagic", "tornado.platform.asyncio",
+           "qlearn.kernel", "qlearn.artifacts",
            "qlearn.benchmarking", "qlearn.calibration", "qlearn.checks", "qlearn.data",
            "qlearn.models", "qlearn.pretrained", "pandas", "scipy.stats", "sklearn.datasets",
            "torch.ao.quantization.quantize_fx", "torchvision", "matplotlib")  # fmt: skip
