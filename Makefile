@@ -3,6 +3,7 @@
 #   make test    set up and run the checks
 #   make test-exercises  grade every bank of right and wrong submissions
 #   make test-grading  put `qlearn grade` to the test
+#   make bench-grading  measure `qlearn grade` beside nbgrader (bench/grading.md)
 #   make bench   measure each technique on each model (bench/results.md)
 #   make release write notebooks/exercises anew from solutions
 #   make lock    resolve pyproject.toml anew into requirements.lock
@@ -23,7 +24,7 @@ else
 INSTALL = --requirements requirements.lock
 endif
 
-.PHONY: lab test test-exercises test-grading prepare setup bench lock clean release
+.PHONY: lab test test-exercises test-grading prepare setup bench bench-grading lock clean release
 
 lab: prepare
 	$(BIN)/qlearn lab
@@ -44,9 +45,17 @@ test: prepare
 test-exercises: prepare
 	$(TOGETHER) tests/exercises
 
-# What `qlearn grade` promises: sandboxes, hostile work, faults, a cluster.
+# What `qlearn grade` promises: sandboxes, hostile work, faults, a cluster. The longest files first.
+GRADING = kills hostile faults class scoring guide cluster sandbox report
+
 test-grading: prepare
-	$(BIN)/pytest tests/grading
+	$(TOGETHER) $(GRADING:%=tests/grading/test_%.py)
+
+# An hour on two cores; BENCH="--size 4 --trivial 80" is a small trial.
+bench-grading: prepare
+	$(BIN)/pytest tests/grading/test_same_grades.py
+	$(BIN)/python tests/grading/benchmark.py $(BENCH)
+	$(BIN)/python tests/grading/benchmark_hostile.py
 
 prepare: setup
 	$(BIN)/qlearn prepare

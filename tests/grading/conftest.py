@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from twenty import Cluster
 
 from qlearn.grading.sandbox import SandboxUnavailable, require
 
@@ -28,3 +29,15 @@ def temporary(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", folder)
     yield Path(folder)
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture
+def cluster(workshop):
+    return workshop.address

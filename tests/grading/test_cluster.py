@@ -1,12 +1,11 @@
 """A cluster as the README starts one: processes that share no folder; one leaves, one joins."""
 
 import signal
-import time
 
 import classes
+from twenty import PATIENCE, until
 
 CLASS = 40
-PATIENCE = 300  # seconds for what should take ten
 
 
 def test_four_workers_of_which_one_leaves_and_one_joins(tmp_path):
@@ -25,7 +24,7 @@ def test_four_workers_of_which_one_leaves_and_one_joins(tmp_path):
     processes += [classes.worker_of(address, place, f"worker-{n}") for n in range(4)]
     try:
         grading = classes.start(course, scheduler=address)
-        _until(lambda: len(list(seen.iterdir())) == 4)
+        until(lambda: len(list(seen.iterdir())) == 4)
         processes[1].send_signal(signal.SIGTERM)  # it says good-bye
         processes.append(classes.worker_of(address, place, "worker-late"))
         grading.join(PATIENCE)
@@ -38,10 +37,3 @@ def test_four_workers_of_which_one_leaves_and_one_joins(tmp_path):
     assert f"{CLASS} graded." in said
     found = classes.grades(course)
     assert all(found[f"student-{n}", "test"] == (2, None, False) for n in range(CLASS))
-
-
-def _until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to this"
-        time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Whatever dies while a class is graded: no grade is lost, none doubled, the next call goes on."""
+"""Whatever fails while a class is graded: no grade is lost, none doubled, the next call goes on."""
 
 import os
 import random
@@ -10,117 +10,7 @@ import time
 
 import classes
 import pytest
-
-CLASS = 20
-KILLS = 50  # of the coordinator, each at a random moment
-PATIENCE = 300  # seconds for what should take one
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Scheduler and two workers, which outlive the coordinators of these tests."""
-    place = tmp_path_factory.mktemp("cluster")
-    port = classes.free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    processes = [classes.scheduler_at(port, place)]
-    processes += [classes.worker_of(address, place, name) for name in ("one", "two")]
-    yield address
-    classes.end(processes)
-
-
-def a_class(folder, seconds=0.0, name="course", gradebook=True):
-    """A course with twenty submissions, none like another."""
-    (folder / name).mkdir()
-    course = classes.make_course(folder / name, gradebook)
-    for number in range(CLASS):
-        work = f"import time\ntime.sleep({seconds})\nanswer = {32 + number}"
-        classes.hand_in(course, f"student-{number:02}", work)
-    return course
-
-
-def expected():
-    """Points of each student's tests, from what the work cells say."""
-    answers = {f"student-{number:02}": 32 + number for number in range(CLASS)}
-    points = {(student, "test"): 2 * (answer > 40) for student, answer in answers.items()}
-    return points | {
-        (student, "test-hidden"): answer % 2 == 0 for student, answer in answers.items()
-    }
-
-
-def assert_whole(course):
-    """Every student has the grades of an undisturbed run, once, and what goes with them."""
-    found = classes.grades(course)
-    scores = {(who, part): found[who, part][0] for who, part in expected()}
-    assert scores == expected()
-    with sqlite3.connect(course / "classroom" / "gradebook.db") as database:
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        (rows,) = database.execute("SELECT COUNT(*) FROM grade").fetchone()
-        (records,) = database.execute("SELECT COUNT(*) FROM qlearn_verdict").fetchone()
-        database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
-    assert (rows, records) == (3 * CLASS, CLASS)
-    for step, name in (("autograded", "tiny.ipynb"), ("feedback", "tiny.html")):
-        places = {path.parts[-3] for path in (course / "classroom" / step).glob(f"*/tiny/{name}")}
-        assert places == {who for who, _ in expected()}
-        assert not [path for path in (course / "classroom" / step).glob("*/.tiny*")]
-
-
-def finish(course, cluster, **options):
-    """Grade, undisturbed, what is left."""
-    process = classes.start(course, scheduler=cluster, **options)
-    process.join(PATIENCE)
-    assert process.exitcode == 0, (course / "output.txt").read_text()[-3000:]
-
-
-def graded(course):
-    """How many grades are kept; 0 while there is no gradebook."""
-    path = course / "classroom" / "gradebook.db"
-    if not path.exists():
-        return 0
-    with sqlite3.connect(path, timeout=30) as database:
-        try:
-            return database.execute("SELECT COUNT(*) FROM qlearn_verdict").fetchone()[0]
-        except sqlite3.OperationalError:
-            return 0  # the table comes later
-
-
-def until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to this"
-        time.sleep(0.02)
-
-
-def test_a_coordinator_killed_at_fifty_random_moments_loses_and_doubles_nothing(tmp_path, cluster):
-    undisturbed = a_class(tmp_path, name="undisturbed")
-    finish(undisturbed, cluster)  # the workers' start is not part of what is measured
-    began = time.monotonic()
-    finish(undisturbed, cluster, force=True)
-    whole_run = time.monotonic() - began
-    assert_whole(undisturbed)
-    moments = random.Random(20)
-    kills, classes_graded, kept = 0, 0, set()
-    while kills < KILLS:
-        course = a_class(tmp_path, name=f"class-{classes_graded}", gradebook=classes_graded > 0)
-        process = classes.start(course, scheduler=cluster)
-        while process.exitcode is None and kills < KILLS:
-            process.join(moments.uniform(0, whole_run))
-            if process.exitcode is None:
-                before = graded(course)
-                process.kill()
-                process.join()
-                assert graded(course) >= before, "a kept grade was lost"
-                kept.add(before)
-                kills += 1
-                process = classes.start(course, scheduler=cluster)
-        process.join(PATIENCE)
-        assert process.exitcode == 0
-        finish(course, cluster)
-        assert_whole(course)
-        assert classes.grades(course) == classes.grades(undisturbed)
-        shutil.rmtree(course)
-        classes_graded += 1
-    print(f"{kills} kills, {classes_graded} classes, after {sorted(kept)} kept grades")
-    assert len(kept) > 5, "the moments were spread over the class"
+from twenty import CLASS, PATIENCE, a_class, assert_whole, finish, graded, until
 
 
 def test_ctrl_c_at_any_moment_keeps_what_is_graded_and_the_next_call_goes_on(tmp_path, cluster):
@@ -185,7 +75,7 @@ def test_a_submission_that_kills_every_worker_fails_alone(tmp_path):
     process.join(PATIENCE)
     said = (course / "output.txt").read_text()
     assert process.exitcode == 1
-    assert "failed    student-10: RuntimeError: 4 workers died while they graded it" in said
+    assert "failed    student-10: RuntimeError: " in said and said.count("failed    ") == 1
     assert graded(course) == CLASS - 1
     classes.hand_in(course, "student-10", "answer = 42")
     process = classes.start(course, workers=1)
@@ -246,27 +136,29 @@ def test_a_gradebook_that_stays_locked_gets_a_sentence(tmp_path, cluster, monkey
     assert_whole(course)
 
 
-def test_a_full_disk_gets_a_sentence_and_loses_nothing(tmp_path, cluster):
-    course = a_class(tmp_path)
-    room = course / "classroom" / "small"
-    room.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(room)]
+@pytest.mark.parametrize("room", [0, 50_000, 1_500_000])
+def test_a_full_disk_gets_a_sentence_and_loses_nothing(tmp_path, cluster, room):
+    """Gradebook, graded notebooks and feedback are on it, and there is some room at first."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(small)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk, and not everywhere")
     try:
-        with open(course / "nbgrader_config.py", "a") as file:
-            for step in ("autograded", "feedback"):
-                file.write(f"c.CourseDirectory.{step}_directory = 'classroom/small/{step}'\n")
+        course = a_class(tmp_path)
+        shutil.move(course / "classroom", small)
+        (course / "classroom").symlink_to(small / "classroom")
+        free = shutil.disk_usage(small).free
+        with open(small / "filler", "wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, free - room)
         process = classes.start(course, scheduler=cluster)
         process.join(PATIENCE)
+        (small / "filler").unlink()
         said = (course / "output.txt").read_text()
-        assert process.exitcode == 1 and "Traceback" not in said
+        assert process.exitcode == 1 and "Traceback" not in said, said
         assert "The disk is full: make room" in said
-        assert 0 < graded(course) < CLASS
-        subprocess.run([*mount[:3], "-o", "remount,size=100m", "tmpfs", str(room)], check=True)
+        assert graded(course) < CLASS
         finish(course, cluster)
-        for step in ("autograded", "feedback"):
-            shutil.copytree(room / step, course / "classroom" / step, dirs_exist_ok=True)
         assert_whole(course)
     finally:
-        subprocess.run(["umount", str(room)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)

@@ -77,8 +77,9 @@ USES_UP = {
                      "    threading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()"),
     "output_100_mb": _both("for _ in range(1000): print('x' * 10**5)"),
     "output_in_one_message": _both("print('x' * 7 * 10**7)"),
-    "output_without_end": _first("while True:\n    try: print('x' * 10**4)\n"
-                                 "    except BaseException: pass", reason=LONG),
+    "output_without_end": _first("import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+                                 "while True:\n    try: print('x' * 10**4)\n"
+                                 "    except MemoryError: pass", reason=LONG),
     "huge_file": _both("open('big', 'wb').write(bytes(10**9))"),
     "full_disk": _first(
         "import time\nfor i in range(9): open(f'f{i}', 'wb').write(bytes(3 * 10**7))\n"
@@ -142,7 +143,9 @@ WRITES = {
     ),
     "rewrites_answers_later": _first(
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    while True:\n"
-        "        open('answers/second.json', 'w').write('7'); time.sleep(0.01)",
+        "        open('answers/new', 'w').write('7')\n"
+        "        os.replace('answers/new', 'answers/second.json'); time.sleep(0.01)\n"
+        "while not os.path.exists('answers/second.json'): time.sleep(0.01)",
         EARNED,
     ),
     "thread_left_behind": _both(
