@@ -1,6 +1,7 @@
 """The cache folder, and files and folders in it that are never half written."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 import time
@@ -20,6 +21,24 @@ def home() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("qlearn", appauthor=False)
+
+
+def source_digest(*names: str) -> str:
+    """Return a hash of PyTorch's version and of the text of some modules of this package.
+
+    What they made is kept under it, and made anew when one of them has changed.
+
+    Parameters
+    ----------
+    names
+        Paths of the modules in the package, without ``.py``.
+    """
+    from importlib.metadata import version
+
+    digest = hashlib.sha256(version("torch").encode())
+    for name in names:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()
 
 
 def save_atomically(value: Any, path: Path) -> None:

@@ -42,9 +42,10 @@ def doctor() -> None:
 @app.command()
 def prepare(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also fetch what needs the network.")
+        bool,
+        typer.Option("--all", help="Also ImageNet weights, sweeps and the study of lesson 07."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Train again what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make again what is there.")] = False,
 ) -> None:
     """Train the base models of the lessons, once, into the cache."""
     from qlearn.pretrained import prepare_all

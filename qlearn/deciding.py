@@ -12,8 +12,8 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from qlearn.calibration import calibrate, inputs_of, sqnr
 from qlearn.data import DataSet, loaders
-from qlearn.layerwise import clip_weights, sensitivity
-from qlearn.schemes import fx_mapping, weight_qconfig
+from qlearn.layerwise import sensitivity
+from qlearn.qconfigs import clip_weights, fx_mapping, weight_qconfig
 from qlearn.training import evaluate
 
 FLOAT_BITS = 32
@@ -107,10 +107,13 @@ def mixed_precision(
     Raises
     ------
     ValueError
-        If the budget is below ``bits``, or the model is one that `sensitivity` refuses.
+        If bits is not from 2 to 8, the budget is below it, or the model is one that
+        `sensitivity` refuses.
     """
     from tqdm import tqdm
 
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits is {bits}; a quantized weight has from 2 to 8.")
     if budget < bits:
         raise ValueError(
             f"the budget is {budget:g} bits a weight, fewer than the {bits} of a layer."

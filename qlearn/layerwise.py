@@ -21,6 +21,7 @@ from qlearn.calibration import (
     run_hooked,
     sqnr,
 )
+from qlearn.qconfigs import clip_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,25 +189,6 @@ def _quantize_one(
     if not _is_quantized(converted.get_submodule(name)):
         raise ValueError(f"{name} stayed float: the backend does not support this qconfig for it.")
     return clip_weights(converted, qconfig)
-
-
-def clip_weights(converted: nn.Module, qconfig: torch.ao.quantization.QConfig) -> nn.Module:
-    """Clip an FX model's weights to the range that the qconfig gives them, in place.
-
-    ``convert()`` clips, ``convert_fx()`` does not: a 4-bit weight could take the value 8.
-    """
-    from torch.ao.nn.quantized.modules.utils import _clamp_weights
-
-    for layer in converted.modules():
-        if not (hasattr(layer, "set_weight_bias") and hasattr(layer, "weight")):
-            continue
-        weight = layer.weight()
-        if weight.qscheme() == torch.per_channel_affine:
-            parameters = (weight.q_per_channel_scales(), weight.q_per_channel_zero_points())
-        else:
-            parameters = (torch.tensor(weight.q_scale()), torch.tensor(weight.q_zero_point()))
-        layer.set_weight_bias(_clamp_weights(weight, qconfig.weight(), *parameters), layer.bias())
-    return converted
 
 
 def _predict(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor]:

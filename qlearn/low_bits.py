@@ -1,7 +1,6 @@
 """A study in few bits: calibration against repair against training, over several seeds."""
 
 import contextlib
-import hashlib
 import io
 import itertools
 import sys
@@ -12,14 +11,16 @@ import pandas as pd
 import torch
 
 from qlearn import data, models
-from qlearn.cache import home
+from qlearn.cache import home, source_digest
 from qlearn.learned_rounding import LearnedStep
+from qlearn.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.repair import correct_bias, equalize
-from qlearn.schemes import fake_quantizer, qat, static_fx, weight_qconfig
+from qlearn.schemes import RATES, qat, static_fx
 from qlearn.training import evaluate, fit
 
 # Whose code decides what the study finds.
-SOURCES = ("low_bits", "repair", "learned_rounding", "schemes", "training")
+SOURCES = ("calibration", "data/images", "learned_rounding", "low_bits", "models", "qconfigs",
+           "repair", "schemes", "training")  # fmt: skip
 METHODS = ("PTQ", "repaired", "QAT", "QAT, learned step", "equalized, QAT")
 
 
@@ -55,6 +56,11 @@ def low_bit_study(
         seed, bits, scales ("per tensor", "per channel"; "" for float), method, accuracy in
         [0, 1]; the float model of a seed has 32 bits and the method "float".
 
+    Raises
+    ------
+    ValueError
+        If a method or a number of bits is none of those above.
+
     References
     ----------
     Krishnamoorthi 2018 (arXiv 1806.08342); Nagel et al. 2021, A White Paper on Neural Network
@@ -63,6 +69,9 @@ def low_bit_study(
     from tqdm import tqdm
 
     rows, bits, methods = [], list(bits), list(methods)
+    for given, known in ((methods, METHODS), (bits, tuple(RATES))):
+        if not set(given) <= set(known):
+            raise ValueError(f"{given} is not all of {known}: the study knows no others.")
     for seed in tqdm(list(seeds), desc="seeds", unit="seed", file=sys.stdout, ncols=80):
         train, test = data.loaders(data.digits(), seed=seed)
         with torch.random.fork_rng(devices=[]):
@@ -86,10 +95,16 @@ def kept_study() -> pd.DataFrame | None:
     return pd.read_csv(path, keep_default_na=False) if path.exists() else None
 
 
-def keep_study() -> str:
-    """Make the study with its own settings and keep it; return "made", or "there" if it was."""
+def keep_study(force: bool = False) -> str:
+    """Make the study with its own settings and keep it; return "made", or "there" if it was.
+
+    Parameters
+    ----------
+    force
+        Make it again when it is there.
+    """
     path = _path()
-    if path.exists():
+    if path.exists() and not force:
         return "there"
     table = low_bit_study()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,9 +116,7 @@ def keep_study() -> str:
 
 def _path() -> Path:
     """Return where the study is kept; the name changes with the code that makes it."""
-    made_by = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in SOURCES]
-    key = hashlib.sha256(torch.__version__.encode() + b"".join(made_by)).hexdigest()[:10]
-    return home() / "studies" / f"low_bits-{key}.csv"
+    return home() / "studies" / f"low_bits-{source_digest(*SOURCES)[:10]}.csv"
 
 
 def _make(model, train, bits: int, per_channel: bool, method: str, epochs: int) -> torch.nn.Module:

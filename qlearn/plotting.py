@@ -140,7 +140,14 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
     ----------
     table
         As `qlearn.pareto` returns it; rows without numbers are left out.
+
+    Raises
+    ------
+    ValueError
+        If no row has numbers.
     """
+    if table["accuracy"].isna().all():
+        raise ValueError("no row of the table has numbers: its reasons say why.")
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True)
     for axis, (name, column) in zip(axes, FRONTS.items(), strict=True):
         rows = table[table["accuracy"].notna()].sort_values([column, "accuracy"])

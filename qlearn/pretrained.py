@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torchvision.models import ResNet
 
 SEED = 0
+# Models and batches that `qlearn prepare --all` sweeps: one sample, and lesson 07's server.
+SWEEPS = (("mlp", 1), ("small_cnn", 1), ("depthwise_cnn", 1), ("phrase_lstm", 1),
+          ("phrase_lstm", 32))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
     Parameters
     ----------
     force
-        Train, and with ``everything`` sweep, again what is there.
+        Make again what is there: models, and with ``everything`` the sweeps and the study.
     everything
         Fetch ResNet-18's ImageNet weights too, which needs the network, and make the sweeps and
         the study of few bits.
@@ -158,7 +161,7 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
             states["imagenet"] = "unavailable"
         states |= _sweep_all(force)
     for name, state in states.items():
-        print(f"{name:<14} {state}")
+        print(f"{name:<32} {state}")
     return states
 
 
@@ -169,10 +172,11 @@ def _sweep_all(force: bool) -> dict[str, str]:
     from qlearn.sweeping import sweep
 
     states = {}
-    for name in ("mlp", "small_cnn", "depthwise_cnn", "phrase_lstm"):
-        table = sweep(_load(name), ALL, RECIPES[name].data(), force=force)
-        states[f"sweep of {name}"] = f"{table['accuracy'].notna().sum()} of {len(table)} schemes"
-    states["low_bits"] = keep_study()
+    for name, batch in SWEEPS:
+        table = sweep(_load(name), ALL, RECIPES[name].data(), batch=batch, force=force)
+        done = f"{table['accuracy'].notna().sum()} of {len(table)} schemes"
+        states[f"sweep of {name}, batch {batch}"] = done
+    states["study of few bits"] = keep_study(force)
     return states
 
 

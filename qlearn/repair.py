@@ -150,7 +150,8 @@ def correct_bias(
     """
     corrected = fold(model)
     data = [inputs_of(batch) for batch, _ in zip(loader, range(batches), strict=False)]
-    names = [name for name, module in corrected.named_modules() if is_layer(module)]
+    calls = [node.target for node in corrected.graph.nodes if node.op == "call_module"]
+    names = [name for name in dict.fromkeys(calls) if is_layer(corrected.get_submodule(name))]
     wanted = _means(corrected, names, data)
     rounded = round_weights(corrected, weight)
     for name in wanted:
@@ -162,7 +163,7 @@ def correct_bias(
 
 
 def _means(model: nn.Module, names: list[str], data: list[Tensor]) -> dict[str, Tensor]:
-    """Mean output of each channel of each layer, layers in the order in which they run."""
+    """Mean output of each channel of each layer, in the order of the names."""
     outputs = record(model, names, data, batches=None)
     return {
         name: torch.cat(parts).transpose(0, 1 if parts[0].dim() == 4 else -1).flatten(1).mean(1)

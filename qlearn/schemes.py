@@ -2,10 +2,12 @@
 
 A scheme is a function of a float model in eval mode and of a training loader. It returns another
 model, which takes and gives float32, and leaves the first as it was. It raises an exception when
-the model, or this machine, does not allow it. Each docstring shows the calls that matter.
+the model, or this machine, does not allow it. Each docstring shows the calls that matter; where a
+function makes several schemes, the last line says with which of its options.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -16,8 +18,8 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qa
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import calibrate, inputs_of
-from qlearn.layerwise import clip_weights
 from qlearn.lowered import Cast, Int4Linear, Program
+from qlearn.qconfigs import clip_weights, fake_quantizer, fx_mapping, weight_qconfig
 from qlearn.training import fit
 
 Scheme = Callable[[nn.Module, DataLoader], nn.Module]
@@ -34,7 +36,10 @@ def fp32(model: nn.Module, train: DataLoader) -> nn.Module:
 
 
 def cast(model: nn.Module, train: DataLoader, dtype: torch.dtype) -> nn.Module:
-    """Hold weights and compute in 16-bit floats: ``copy.deepcopy(model).to(torch.bfloat16)``."""
+    """Hold weights and compute in 16-bit floats.
+
+    ``copy.deepcopy(model).to(dtype)``, its inputs cast to ``dtype`` and its outputs to float32
+    """
     return Cast(model, dtype).eval()
 
 
@@ -49,21 +54,13 @@ def int8_dynamic(model: nn.Module, train: DataLoader) -> nn.Module:
     return tq.quantize_dynamic(model, kinds, dtype=torch.qint8)
 
 
-def weight_qconfig(bits: int, per_channel: bool) -> tq.QConfig:
-    """Return the engine's activations with symmetric weights of ``bits`` bits."""
-    engine = torch.backends.quantized.engine
-    observer = tq.PerChannelMinMaxObserver if per_channel else tq.MinMaxObserver
-    return tq.QConfig(
-        activation=tq.get_default_qconfig(engine).activation,
-        weight=observer.with_args(**_grid(bits, per_channel)),
-    )
-
-
 def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.Module:
     """Compute in int8, with ranges found beforehand (eager mode).
 
-    ``fused = fuse_modules(QuantWrapper(model), groups)``; ``fused.qconfig = …``;
-    ``prepared = prepare(fused)``; run it on some batches; ``convert(prepared)``
+    ``fused = fuse_modules(QuantWrapper(model), groups)``; ``fused.qconfig = QConfig(
+    get_default_qconfig("x86").activation, observer)``, where the weights' observer is a symmetric
+    ``MinMaxObserver`` or ``PerChannelMinMaxObserver`` of qint8; ``prepared = prepare(fused)``; run
+    it on some batches; ``convert(prepared)``
 
     Raises
     ------
@@ -102,7 +99,8 @@ def static_fx(
 
     The first `CALIBRATION_BATCHES` of ``train`` are what it is calibrated on.
 
-    ``prepared = prepare_fx(model, mapping, (images,))``; run it on some batches;
+    ``mapping = get_default_qconfig_mapping("x86").set_global(qconfig)``, the qconfig as in eager
+    mode; ``prepared = prepare_fx(model, mapping, (images,))``; run it on some batches;
     ``convert_fx(prepared)``
     """
     qconfig = weight_qconfig(bits, per_channel)
@@ -136,29 +134,6 @@ def qat(
     freeze = partial(_freeze, last=epochs)
     fit(prepared, train, epochs=epochs, learning_rate=RATES[bits], on_epoch=freeze)
     return clip_weights(convert_fx(prepared), qconfig)
-
-
-def fake_quantizer(bits: int, per_channel: bool) -> Callable[[], nn.Module]:
-    """Return what makes a fake quantizer of weights that follows their range."""
-    kinds = (tq.MovingAverageMinMaxObserver, tq.MovingAveragePerChannelMinMaxObserver)
-    # Not the fused one: at few bits its scale is not the one that convert() asks for.
-    return tq.FakeQuantize.with_args(observer=kinds[per_channel], **_grid(bits, per_channel))
-
-
-def fx_mapping(qconfig: tq.QConfig) -> tq.QConfigMapping:
-    """Return the engine's mapping with this qconfig for every layer but embeddings."""
-    mapping = tq.get_default_qconfig_mapping(torch.backends.quantized.engine)
-    # An embedding has no static int8 form: it would raise.
-    return mapping.set_global(qconfig).set_object_type(nn.Embedding, None)
-
-
-def _grid(bits: int, per_channel: bool) -> dict:
-    return {
-        "dtype": torch.qint8,
-        "quant_min": -(2 ** (bits - 1)),
-        "quant_max": 2 ** (bits - 1) - 1,
-        "qscheme": torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
-    }
 
 
 def _neighbours(model: nn.Module) -> list[list[str]]:
@@ -212,14 +187,24 @@ def pt2e(model: nn.Module, train: DataLoader) -> nn.Module:
 def torchao(model: nn.Module, train: DataLoader, config: str, **options: object) -> nn.Module:
     """Exchange the weights of Linear layers for quantized tensors; the rest stays float.
 
-    ``quantize_(copy.deepcopy(model), Int8WeightOnlyConfig())``
+    ``quantize_(copy.deepcopy(model), Int8WeightOnlyConfig())``, or another of torchao's configs
+
+    Raises
+    ------
+    ValueError
+        If a layer would stay float: torchao passes over those that do not fit.
     """
     import torchao.quantization as ao
 
-    if not any(isinstance(module, nn.Linear) for module in model.modules()):
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
         raise ValueError("there is nothing to quantize: torchao takes Linear layers only")
     quantized = copy.deepcopy(model)
     ao.quantize_(quantized, getattr(ao, config)(**options))
+    for name in linear:
+        layer = quantized.get_submodule(name)
+        if not type(layer.weight).__module__.startswith("torchao."):
+            raise ValueError(f"{name} stayed float: {config} does not take {layer}")
     return quantized
 
 
@@ -237,20 +222,28 @@ def int4_packed(model: nn.Module, train: DataLoader) -> nn.Module:
     return quantized.eval()
 
 
+def _with(function: Callable[..., nn.Module], **options: object) -> Scheme:
+    """Return a function with its options set, and a docstring that names them."""
+    scheme = partial(function, **options)
+    words = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    scheme.__doc__ = f"{inspect.getdoc(function)}\n\nHere: {words}."
+    return scheme
+
+
 ALL: dict[str, Scheme] = {
     "fp32": fp32,
-    "bf16": partial(cast, dtype=torch.bfloat16),
-    "fp16": partial(cast, dtype=torch.float16),
+    "bf16": _with(cast, dtype=torch.bfloat16),
+    "fp16": _with(cast, dtype=torch.float16),
     "int8_dynamic": int8_dynamic,
-    "int8_tensor_eager": partial(static_eager, per_channel=False),
-    "int8_channel_eager": partial(static_eager, per_channel=True),
-    "int8_tensor_fx": partial(static_fx, per_channel=False),
-    "int8_channel_fx": partial(static_fx, per_channel=True),
+    "int8_tensor_eager": _with(static_eager, per_channel=False),
+    "int8_channel_eager": _with(static_eager, per_channel=True),
+    "int8_tensor_fx": _with(static_fx, per_channel=False),
+    "int8_channel_fx": _with(static_fx, per_channel=True),
     "int8_pt2e": pt2e,
-    "int8_dynamic_torchao": partial(torchao, config="Int8DynamicActivationInt8WeightConfig"),
-    "int8_weights_torchao": partial(torchao, config="Int8WeightOnlyConfig"),
-    "int4_weights_torchao": partial(torchao, config="Int4WeightOnlyConfig", group_size=32),
+    "int8_dynamic_torchao": _with(torchao, config="Int8DynamicActivationInt8WeightConfig"),
+    "int8_weights_torchao": _with(torchao, config="Int8WeightOnlyConfig"),
+    "int4_weights_torchao": _with(torchao, config="Int4WeightOnlyConfig", group_size=32),
     "int4_weights_packed": int4_packed,
-    "int8_qat": partial(qat, bits=8),
-    "int4_qat": partial(qat, bits=4),
+    "int8_qat": _with(qat, bits=8),
+    "int4_qat": _with(qat, bits=4),
 }

@@ -1,8 +1,8 @@
 """The processes behind `qlearn.sweep`: one that waits, and for each row one that makes it.
 
-Importing PyTorch and what goes with it costs seconds. On Linux the waiting process imports it
-once and forks for each row. It never computes anything itself: threads do not survive a fork.
-Elsewhere a fork is not safe, so the process makes one row and ends, and the next one is new.
+Importing PyTorch and what goes with it costs seconds. Where a fork is safe, the waiting process
+imports it once and forks for each row. It never computes anything itself: threads do not survive a
+fork. Elsewhere the process makes one row and ends, and the next one is new.
 """
 
 import json
@@ -12,10 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-FORKS = sys.platform == "linux"
+SECONDS = 0.5  # of timing, for each of the two models of a row
+PASSING = (MemoryError, OSError, ImportError)  # another time, it may come out otherwise
 
 
-def serve(folder: Path) -> None:
+def serve(folder: Path, forks: bool) -> None:
     """Load the task, then make a row for each name of a scheme that stdin gives."""
     path, work = pickle.loads((folder / "task").read_bytes())
     sys.path[:] = path  # so that the caller's own modules are found here too
@@ -29,7 +30,7 @@ def serve(folder: Path) -> None:
 
     for line in sys.stdin:
         name = line.strip()
-        if not FORKS:
+        if not forks:
             return make_row(task, folder, name)
         child = os.fork()
         if child == 0:
@@ -37,9 +38,14 @@ def serve(folder: Path) -> None:
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if not (folder / f"{name}.row").exists():
-            code = os.waitstatus_to_exitcode(status)
-            last = ((folder / "log").read_text(errors="replace").strip().splitlines() or [""])[-1]
-            write_row(folder, name, {"reason": f"its process ended with code {code} {last[:160]}"})
+            reason = ended(os.waitstatus_to_exitcode(status), folder)
+            write_row(folder, name, {"reason": reason})
+
+
+def ended(code: int, folder: Path) -> str:
+    """Return the reason of a row whose process ended, with the last line that it said."""
+    said = (folder / "log").read_text(errors="replace").strip().splitlines() or [""]
+    return f"its process ended with code {code} {said[-1][:160]}".strip()
 
 
 def make_row(task: tuple, folder: Path, name: str) -> None:
@@ -47,13 +53,15 @@ def make_row(task: tuple, folder: Path, name: str) -> None:
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(log, stream)
+    lasting = True
     try:
         scheme = pickle.loads((folder / f"{name}.scheme").read_bytes())
         row = measure(*task, scheme)
     except Exception as error:
         lines = str(error).strip().splitlines() or ["no message"]
         row = {"reason": f"{type(error).__name__}: {lines[0][:200]}"}
-    write_row(folder, name, {**row, "lasting": True})
+        lasting = not isinstance(error, PASSING)
+    write_row(folder, name, {**row, "lasting": lasting})
 
 
 def write_row(folder: Path, name: str, row: dict) -> None:
@@ -63,15 +71,15 @@ def write_row(folder: Path, name: str, row: dict) -> None:
     unfinished.replace(folder / f"{name}.row")
 
 
-def measure(model, data, batch: int, threads: int, scheme) -> dict[str, float | str]:
+def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[str, float | str]:
     """Make the model by the scheme, and return its row of `compare` beside the float model."""
     import torch
 
     from qlearn.benchmarking import compare
     from qlearn.data import loaders
-    from qlearn.sweeping import SECONDS
 
     torch.set_num_threads(threads)
+    torch.backends.quantized.engine = engine
     train, test = loaders(data)
     began = time.perf_counter()
     made = scheme(model, train)
@@ -83,4 +91,4 @@ def measure(model, data, batch: int, threads: int, scheme) -> dict[str, float | 
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), forks=sys.argv[2] == "True")

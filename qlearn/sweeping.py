@@ -1,42 +1,38 @@
 """Run through schemes: a process of its own for each, a row for each, whatever becomes of it."""
 
 import contextlib
-import hashlib
-import inspect
 import json
 import os
 import pickle
-import platform
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import nn
 
-from qlearn.benchmarking import compare
-from qlearn.cache import home, save_atomically
+from qlearn.cache import save_atomically
 from qlearn.calibration import require_eval
 from qlearn.data import DataSet
 from qlearn.schemes import ALL, Scheme
-from qlearn.sweep_worker import measure
+from qlearn.sweep_cache import digest_of, kept_row, path_of
+from qlearn.sweep_worker import ended
 
 PATIENCE = 300  # seconds that one row may take
-SECONDS = 0.5  # of timing, for each of the two models of a row
+# Where a fork is safe, a process that has imported everything forks for each row; elsewhere a
+# process makes one row and ends.
+FORKS = sys.platform == "linux"
 # Of the table; the reason last, as it is the widest.
 COLUMNS = [
     *("size_mb", "size_ratio", "latency_ms", "spread_ms", "speedup", "speedup_low"),
     *("speedup_high", "accuracy", "accuracy_change", "standard_error", "agreement"),
     *("float_ms", "make_s", "reason"),
 ]
-VERSIONS = ("torch", "torchvision", "torchao", "executorch")
 
 
 def sweep(
@@ -53,8 +49,9 @@ def sweep(
     Each row is made and measured in a process of its own, beside the float model, in interleaved
     rounds. A scheme that fails, is not supported or ends its process is a row without numbers and
     with a reason. Rows are kept in the cache, by the content of the model and the data, the text
-    of the scheme and the model's ``forward``, the versions, the machine and the threads: asked
-    for again, they are read.
+    of the scheme, of what it refers to and of the model's methods, the versions, the machine, the
+    quantized engine and the threads: asked for again, they are read. What cannot be told apart in
+    this way (a model on a GPU, say) is measured every time.
 
     Parameters
     ----------
@@ -96,19 +93,19 @@ def sweep(
     samples = len(data.test)
     if not 1 <= batch <= samples:
         raise ValueError(f"batch is {batch}; it has to be from 1 to {samples}, the test samples.")
-    content = _digest(model, data, batch)
+    content = digest_of(model, data, batch)
     rows, begun = {}, time.monotonic()
     bar = tqdm(chosen.items(), desc="sweep", unit="scheme", file=sys.stdout, ncols=80)
     with _Worker(model, data, batch) as worker:
         for name, scheme in bar:
             bar.set_postfix_str(name)
-            path = home() / "sweeps" / f"{_key(content, scheme)}.pt"
-            row = None if force else _read(path)
+            path = path_of(content, scheme)
+            row = None if force or path is None else kept_row(path)
             if row is None and limit is not None and time.monotonic() - begun > limit:
                 row = {"reason": f"not measured: the limit of {limit:g} s was reached"}
             elif row is None:
                 row, lasting = worker.row(scheme)
-                if lasting:
+                if lasting and path is not None:
                     save_atomically(row, path)
             rows[name] = row
     return _comparable(pd.DataFrame.from_dict(rows, orient="index").reindex(columns=COLUMNS))
@@ -140,7 +137,8 @@ class _Worker:
     """The process that makes rows, started when it is needed and again when it has ended."""
 
     def __init__(self, model: nn.Module, data: DataSet, batch: int) -> None:
-        self.task = (model, data, batch, torch.get_num_threads())
+        engine = torch.backends.quantized.engine
+        self.task = (model, data, batch, torch.get_num_threads(), engine)
         self.process: subprocess.Popen | None = None
         self.count = 0
 
@@ -159,7 +157,7 @@ class _Worker:
         self.count += 1
         try:
             self._send(scheme, name)
-        except (TypeError, AttributeError, RuntimeError, pickle.PicklingError) as error:
+        except (TypeError, AttributeError, RuntimeError, OSError, pickle.PicklingError) as error:
             return {"reason": f"cannot be sent to another process: {error}"[:200]}, False
         result = self.folder / f"{name}.row"
         patience = time.monotonic() + PATIENCE
@@ -168,10 +166,10 @@ class _Worker:
                 self._end()
                 return {"reason": f"gave no result within {PATIENCE} s"}, False
             if self.process.poll() is not None and not result.exists():
-                said = (self.folder / "log").read_text(errors="replace").strip().splitlines()
-                code = self.process.returncode
-                return {"reason": f"its process ended with code {code} {said[-1:]}"[:200]}, False
+                return {"reason": ended(self.process.returncode, self.folder)}, False
             time.sleep(0.02)
+        if not FORKS:
+            self.process.wait()
         row = json.loads(result.read_text(encoding="utf-8"))
         return row, row.pop("lasting", False)
 
@@ -186,7 +184,7 @@ class _Worker:
             (self.folder / "task").write_bytes(pickle.dumps((sys.path, work)))
             with open(self.folder / "log", "w") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "qlearn.sweep_worker", str(self.folder)],
+                    [sys.executable, "-m", "qlearn.sweep_worker", str(self.folder), str(FORKS)],
                     stdin=subprocess.PIPE, stdout=log, stderr=log, text=True,
                     start_new_session=True,
                 )  # fmt: skip
@@ -204,59 +202,3 @@ class _Worker:
             self.process.kill()
         self.process.communicate()
         self.process = None
-
-
-def _read(path: Path) -> dict[str, float | str] | None:
-    """Return a row from the cache, or None if it is absent or damaged."""
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, weights_only=True)
-    except (RuntimeError, LookupError, EOFError, OSError, ValueError, pickle.UnpicklingError):
-        print(f"Notice: {path} is damaged; its row is measured again.")
-        return None
-
-
-def _digest(model: nn.Module, data: DataSet, batch: int) -> str:
-    """Hash whatever a row depends on, its scheme apart."""
-    digest = hashlib.sha256()
-    machine = (platform.machine(), torch.cpu.get_capabilities().get("cpu_name"))
-    versions = [version(name) for name in VERSIONS]
-    digest.update(repr((model, batch, torch.get_num_threads(), machine, versions)).encode())
-    digest.update(_text(measure).encode() + _text(compare).encode())
-    for kind in sorted({type(m) for m in model.modules()}, key=lambda kind: kind.__qualname__):
-        digest.update(_text(kind.forward).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(_bytes(value))
-    for part in (data.train, data.test):
-        for sample, label in (part[index] for index in range(len(part))):
-            digest.update(_bytes(sample))
-            digest.update(str(int(label)).encode())
-    return digest.hexdigest()
-
-
-def _key(content: str, scheme: Scheme) -> str:
-    """Name the file of a row by its content and by what its scheme does."""
-    function = scheme.func if isinstance(scheme, partial) else scheme
-    options = repr((scheme.args, scheme.keywords)) if isinstance(scheme, partial) else ""
-    # What our own schemes share counts too: a change of it is a change of each.
-    module = inspect.getmodule(function)
-    ours = _text(module) if function.__module__ == "qlearn.schemes" else ""
-    text = f"{content} {ours} {_text(function)} {options}"
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _text(function: object) -> str:
-    """Return a function's source, or its byte code where the source is not at hand."""
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        code = getattr(function, "__code__", None)
-        return code.co_code.hex() + repr(code.co_names) if code else repr(function)
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, torch.Tensor):
-        return repr(value).encode()
-    return value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -24,9 +24,16 @@ def test_in_four_bits_repair_wins_on_every_seed_and_scales_per_channel_in_the_me
     assert channel.mean() > plain.mean() + 0.1, by_seed
 
 
+@pytest.mark.parametrize("wrong", [{"methods": ["repared"]}, {"bits": [2]}])
+def test_a_method_or_width_that_the_study_does_not_know_is_refused(wrong):
+    with pytest.raises(ValueError, match="knows no others"):
+        low_bits.low_bit_study(**wrong)
+
+
 def test_a_kept_study_is_read_back(tmp_path, monkeypatch, study):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
     monkeypatch.setattr(low_bits, "low_bit_study", lambda: study)
     assert low_bits.kept_study() is None
     assert [low_bits.keep_study(), low_bits.keep_study()] == ["made", "there"]
+    assert low_bits.keep_study(force=True) == "made"
     assert low_bits.kept_study().equals(study)

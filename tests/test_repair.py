@@ -7,7 +7,7 @@ import torch
 import torch.ao.quantization as tq
 from torch import nn
 
-from qlearn import calibration, data, learned_rounding, models, repair, schemes, training
+from qlearn import calibration, data, learned_rounding, models, qconfigs, repair, schemes, training
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def cnn(train):
 
 
 def weight(bits=4, per_channel=False):
-    return schemes.weight_qconfig(bits, per_channel).weight
+    return qconfigs.weight_qconfig(bits, per_channel).weight
 
 
 def ranges(first, second):
@@ -111,6 +111,29 @@ def test_bias_correction_brings_the_mean_error_of_every_layer_to_zero(cnn, train
         assert torch.equal(layer.weight, was.weight), "only biases change"
 
 
+def test_bias_correction_follows_the_order_in_which_layers_run():
+    class Interleaved(nn.Module):
+        """Its layers are named in another order than they are called."""
+
+        def __init__(self):
+            super().__init__()
+            self.late = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+            self.early = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+        def forward(self, x):
+            for early, late in zip(self.early, self.late, strict=True):
+                x = late(early(x).relu()).relu()
+            return x
+
+    torch.manual_seed(0)
+    model, inputs = Interleaved().eval(), [torch.rand(256, 8)]
+    rounded = repair.round_weights(repair.correct_bias(model, weight(3), inputs), weight(3))
+    names = [f"{kind}.{index}" for kind in ("late", "early") for index in range(2)]
+    wanted, got = (repair._means(m, names, inputs) for m in (repair.fold(model), rounded))
+    for name in names:
+        torch.testing.assert_close(got[name], wanted[name], rtol=0, atol=1e-5)
+
+
 def test_bias_correction_gives_a_bias_to_a_layer_that_has_none():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 8, bias=False), nn.ReLU(), nn.Linear(8, 4)).eval()
@@ -158,6 +181,16 @@ def test_adaround_rounds_up_or_down_and_beats_the_nearest_level(cnn, train):
     assert calibration.sqnr(want, learned) > calibration.sqnr(want, near) + 0.5
 
 
+@pytest.mark.parametrize("bits", [8, 4, 3])
+def test_what_adaround_chose_is_what_is_quantized(cnn, train, bits):
+    """A second look at weights that are on the grid finds the same grid."""
+    name = "blocks.0.1.0"
+    rounded = learned_rounding.adaround(cnn, name, weight(bits), train, batches=1, steps=20)
+    made = schemes.static_fx(rounded, train, per_channel=False, bits=bits)
+    kept = made.get_submodule(name).weight().dequantize()
+    torch.testing.assert_close(kept, rounded.get_submodule(name).weight.detach())
+
+
 def test_adaround_names_a_layer_that_it_does_not_take(cnn, train):
     with pytest.raises(ValueError, match="is a ReLU"):
         learned_rounding.adaround(cnn, "stem.2", weight(), train)
@@ -199,10 +232,10 @@ def test_what_was_trained_with_a_learned_step_is_what_is_converted(cnn, train):
     before = layer.weight_fake_quant.scale.detach().clone()
     training.fit(prepared, train, epochs=1, learning_rate=1e-3)
     assert not torch.equal(layer.weight_fake_quant.scale, before), "the step learns"
-    converted = tq.convert(prepared)
+    converted = tq.convert(prepared.eval())
     stored = converted.module.blocks[0][1][0].weight()
     assert stored.q_scale() == pytest.approx(float(layer.weight_fake_quant.scale.detach()))
     assert -8 <= int(stored.int_repr().min()) and int(stored.int_repr().max()) <= 7
     images = torch.cat([images for images, _ in train])
-    same = prepared(images).argmax(1) == converted(images).argmax(1)
-    assert same.float().mean() > 0.95
+    prepared.apply(tq.disable_observer)
+    assert calibration.sqnr(prepared(images), converted(images)) > 20

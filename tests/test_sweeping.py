@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from qlearn import data, schemes, sweeping
+from qlearn import data, schemes, sweep_cache, sweeping
 
 NUMBERS = ["size_mb", "latency_ms", "speedup", "accuracy", "standard_error", "make_s", "float_ms"]
 
@@ -102,8 +102,68 @@ def test_a_row_is_measured_once_and_again_when_anything_changed(cache, monkeypat
 
 
 def test_the_options_of_a_scheme_are_part_of_its_row():
-    keys = {sweeping._key("content", scheme) for scheme in schemes.ALL.values()}
-    assert len(keys) == len(schemes.ALL)
+    paths = {sweep_cache.path_of("content", scheme) for scheme in schemes.ALL.values()}
+    assert len(paths) == len(schemes.ALL)
+
+
+def test_what_a_scheme_refers_to_is_part_of_its_row():
+    def closes_over(bits):
+        return lambda model, train: model if bits else train
+
+    def has_default(value):
+        return lambda model, train, bits=value: model if bits else train
+
+    def calls(helper):
+        return lambda model, train: helper(model)
+
+    schemes_ = [closes_over(2), closes_over(4), has_default(2), has_default(4)]
+    schemes_ += [calls(abs), calls(perceptron), calls(torch.Tensor([1])), calls(torch.Tensor([2]))]
+    paths = [sweep_cache.path_of("content", scheme) for scheme in schemes_]
+    assert len(set(paths)) == len(paths)
+    assert sweep_cache.path_of("content", closes_over(4)) == paths[1]
+    assert sweep_cache.path_of("content", calls(index for index in "ab")) is None, "it has no bytes"
+
+
+def test_what_a_model_computes_is_part_of_its_rows():
+    class Scaled(nn.Linear):
+        alpha = 1.0
+
+        def forward(self, x):
+            return self.alpha * super().forward(x.flatten(1)) + self.offset
+
+    def model(alpha=1.0, offset=0.0):
+        torch.manual_seed(0)
+        made = Scaled(64, 2)
+        made.alpha = alpha
+        made.register_buffer("offset", torch.tensor(offset), persistent=False)
+        return made
+
+    samples = images()
+    made = [model(), model(alpha=2.0), model(offset=1.0)]
+    digests = [sweep_cache.digest_of(one, samples, 1) for one in made]
+    assert len(set(digests)) == 3 and None not in digests
+    assert sweep_cache.digest_of(model(), samples, 1) == digests[0]
+    sparse = model()
+    sparse.register_buffer("mask", torch.eye(3).to_sparse())
+    assert sweep_cache.digest_of(sparse, samples, 1) is None, "not kept, and no crash"
+
+
+def test_what_only_this_moment_refuses_is_not_kept(cache):
+    def hungry(model, train):
+        raise MemoryError("not now")
+
+    table = sweeping.sweep(perceptron(), {"hungry": hungry}, images())
+    assert table["reason"].item() == "MemoryError: not now"
+    assert not (cache / "sweeps").exists()
+
+
+def test_rows_without_fork(cache, monkeypatch):
+    """As on macOS and Windows: a process for each row, which ends after it."""
+    monkeypatch.setattr(sweeping, "FORKS", False)
+    names = {"fp32": schemes.ALL["fp32"], **BAD, "int8_dynamic": schemes.ALL["int8_dynamic"]}
+    table = sweeping.sweep(perceptron(), names, images())
+    assert table.loc[["fp32", "int8_dynamic"], NUMBERS].notna().all(axis=None), table["reason"]
+    assert "code 7" in table.loc["dies", "reason"]
 
 
 def test_integer_inputs_are_a_reason_in_eager_mode(cache):
