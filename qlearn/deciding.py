@@ -61,10 +61,11 @@ def pareto(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class Mixed(NamedTuple):
-    """A model of mixed precision, and the curve that it was chosen from."""
+    """A model of mixed precision, the curve that it was chosen from, and each layer alone."""
 
     model: nn.Module
     curve: pd.DataFrame
+    layers: pd.DataFrame
 
 
 def mixed_precision(
@@ -102,7 +103,7 @@ def mixed_precision(
     Mixed
         ``model``, and ``curve``: a row for each number of float layers, from 0, with ``layer``
         (returned to float last), ``bits`` (mean over weights), ``accuracy``, ``sqnr_db`` and
-        ``chosen``.
+        ``chosen``; ``layers``, what `sensitivity` found for each of them.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def mixed_precision(
     curve = pd.DataFrame(rows)
     best = curve[curve["bits"] <= budget]["sqnr_db"].idxmax()
     curve["chosen"] = curve.index == best
-    return Mixed(models[best], curve)
+    return Mixed(models[best], curve, alone)
 
 
 def _quantize_but(model: nn.Module, kept: list[str], qconfig, calibration: list) -> nn.Module:

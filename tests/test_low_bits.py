@@ -1,4 +1,4 @@
-"""The orderings of Krishnamoorthi 2018 and Nagel 2019, 2021, on three seeds of a small study."""
+"""The orderings of Krishnamoorthi 2018 and Nagel 2019, 2021, on three seeds of small studies."""
 
 import pytest
 
@@ -22,6 +22,19 @@ def test_in_four_bits_repair_wins_on_every_seed_and_scales_per_channel_in_the_me
     assert (by_seed["per tensor", "repaired"] > plain).all(), by_seed
     assert by_seed["per tensor", "repaired"].mean() > plain.mean() + 0.1, by_seed
     assert channel.mean() > plain.mean() + 0.1, by_seed
+
+
+def test_in_three_bits_the_papers_order_comes_out():
+    """Calibrated, repaired, trained from the equalized model; and training helps on its own."""
+    methods = ("PTQ", "repaired", "QAT", "equalized, QAT")
+    study = low_bits.low_bit_study(bits=(3,), float_epochs=3, qat_epochs=2, methods=methods)
+    means = study.groupby(["scales", "method"])["accuracy"].mean()
+    for scales in ("per tensor", "per channel"):
+        plain, repaired, trained, both = (means[scales, method] for method in methods)
+        assert plain + 0.05 < repaired < both, means
+        assert plain + 0.05 < trained, means
+    for method in methods:
+        assert means["per channel", method] > means["per tensor", method], means
 
 
 @pytest.mark.parametrize("wrong", [{"methods": ["repared"]}, {"bits": [2]}])
