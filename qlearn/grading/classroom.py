@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 from nbgrader.utils import is_grade
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from qlearn.grading import intake
 from qlearn.grading.course import Course
@@ -18,6 +19,7 @@ from qlearn.grading.gradebook import ClassGradebook
 from qlearn.grading.progress import Line
 from qlearn.grading.records import Exercise, Submission, Verdict
 from qlearn.grading.sandbox import SandboxUnavailable
+from qlearn.grading.scratch import NAMES
 
 
 class Classroom:
@@ -39,7 +41,7 @@ class Classroom:
         self, course: Course, exercise: str, limits: str, hidden_shown: bool, force: bool
     ) -> None:
         self.course = course
-        self.exercise = Exercise(exercise, course.source(exercise).read_bytes())
+        self.exercise = Exercise(exercise, _source(course.source(exercise)))
         self.places = course.submissions(exercise)
         self._limits, self._hidden_shown, self._force = limits, hidden_shown, force
         self._extras = course.extras(exercise)
@@ -75,10 +77,8 @@ class Classroom:
                 if isinstance(outcome, SandboxUnavailable):
                     raise outcome  # nothing that follows would fare better
                 if isinstance(outcome, Verdict):
-                    yield self._keep(submission, outcome)
-                else:
-                    reason = f"{type(outcome).__name__}: {outcome}"
-                    yield Line(submission.student, "failed", reason=reason)
+                    outcome = self._tried(submission.student, self._keep, submission, outcome)
+                yield outcome if isinstance(outcome, Line) else _failed(submission.student, outcome)
         yield from self._take_settled()
 
     def _take_settled(self) -> Iterator[Line]:
@@ -88,23 +88,38 @@ class Classroom:
     def _todo(self, students: Collection[str]) -> Iterator[Submission]:
         """Yield what must be graded; settle all else."""
         for student in students:
-            try:
-                student.encode()
-            except UnicodeEncodeError:
-                reason = "the folder's name is not UTF-8: rename it"
-                self._settled.append(Line(student, "failed", reason=reason))
-                continue
-            try:
-                submission = self._read(student)
-            except intake.Refused as refused:
-                submission = Submission(student, self.exercise.name, str(refused).encode())
-                if not self._unchanged(submission):
-                    self._settled.append(self._refuse(submission, str(refused)))
-            except OSError as error:
-                self._settled.append(Line(student, "failed", reason=str(error)))
+            found = self._tried(student, self._settle, student)
+            if isinstance(found, Submission):
+                yield found
             else:
-                if not self._unchanged(submission):
-                    yield submission
+                self._settled.append(found)
+
+    def _settle(self, student: str) -> Submission | Line:
+        """Return what must be graded, or what has become of it already."""
+        try:
+            student.encode()
+        except UnicodeEncodeError:
+            return Line(student, "failed", reason="the folder's name is not UTF-8: rename it")
+        try:
+            submission = self._read(student)
+        except intake.Refused as refused:
+            submission = Submission(student, self.exercise.name, str(refused).encode())
+            return self._unchanged(submission) or self._refuse(submission, str(refused))
+        except OSError as error:
+            return Line(student, "failed", reason=str(error))
+        return self._unchanged(submission) or submission
+
+    def _tried(self, student: str, step: Callable[..., Any], *words: Any) -> Any:
+        """Return what a step returns, or that it failed; raise what would meet every student.
+
+        A learner's work must not stop the class, whatever it makes the libraries raise.
+        """
+        try:
+            return step(*words)
+        except Exception as error:
+            if _stops_all(error):
+                raise
+            return _failed(student, error)
 
     def _read(self, student: str) -> Submission:
         name = f"{self.exercise.name}.ipynb"
@@ -114,19 +129,19 @@ class Classroom:
         notebook = files.pop(name)
         return Submission(student, self.exercise.name, notebook, {**files, **self._extras})
 
-    def _unchanged(self, submission: Submission) -> bool:
-        """Whether its grade is kept already; renew feedback that shows other scores or comments."""
+    def _unchanged(self, submission: Submission) -> Line | None:
+        """Say so if its grade is kept; renew feedback that shows other scores or comments."""
         record = self._records.get(submission.student)
         autograded = self._folder("autograded", submission.student)
         path = autograded / f"{self.exercise.name}.ipynb"
         if self._force or record is None:
-            return False
+            return None
         if record["content"] != content_of(submission, self.exercise):
-            return False
+            return None
         if record["reason"] and record["limits"] != self._limits:
-            return False
+            return None
         if digest_of(path) != record["autograded"]:
-            return False
+            return None
         page = self._folder("feedback", submission.student) / f"{self.exercise.name}.html"
         shown = (digest_of(page), self._hidden_shown)
         with self._gradebook.transaction():
@@ -134,9 +149,7 @@ class Classroom:
             if (*shown, given) != (record["feedback"], record["hidden_shown"], record["given"]):
                 record = {**record, "hidden_shown": self._hidden_shown}
                 self._give_back(record, nbformat.read(path, as_version=4), submission.files)
-            line = self._line(submission.student, "unchanged", record["reason"])
-        self._settled.append(line)
-        return True
+            return self._line(submission.student, "unchanged", record["reason"])
 
     def _refuse(self, submission: Submission, reason: str) -> Line:
         """Keep no points for a submission that cannot be read, and the reason."""
@@ -194,3 +207,27 @@ class Classroom:
 
     def _folder(self, step: str, student: str) -> Path:
         return self.course.folder(step, student, self.exercise.name)
+
+
+def _stops_all(error: Exception) -> bool:
+    """Say whether disk or database, not what one student handed in, is the matter."""
+    if isinstance(error, OSError):
+        return error.errno not in NAMES
+    return isinstance(error, DBAPIError) and not isinstance(error, (IntegrityError, DataError))
+
+
+def _failed(student: str, error: object) -> Line:
+    return Line(student, "failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _source(path: Path) -> bytes:
+    """Return the author's notebook; raise RuntimeError when it is none."""
+    content = path.read_bytes()
+    try:
+        nbformat.reads(content.decode(), as_version=4)
+    except Exception as error:  # JSON, Unicode, nbformat: each has its own
+        raise RuntimeError(
+            f"{path} is no notebook ({type(error).__name__}): open it in JupyterLab, or take it "
+            "from version control."
+        ) from None
+    return content

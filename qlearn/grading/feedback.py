@@ -1,16 +1,30 @@
 """What a student gets back: nbgrader's page, without the hidden tests."""
 
+import copy
 import html
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import nbformat
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 from nbgrader.converters import GenerateFeedback
-from nbgrader.preprocessors import ClearHiddenTests
+from nbgrader.preprocessors import ClearHiddenTests, GetGrades
 from nbgrader.utils import is_grade
 
 from qlearn.grading.course import Course
+
+SHOWING_SECONDS = 60  # for a page: highlighting and Markdown can take hours on what is odd
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{name}</title></head><body>
+<h1>{name}</h1><p>{reason}</p>
+<p>The graded notebook cannot be shown here ({problem}). Its points are kept: ask for them.</p>
+</body></html>
+"""
 
 
 class HideHiddenTests(ClearHiddenTests):
@@ -56,11 +70,13 @@ class Feedback:
         converter = GenerateFeedback(coursedir=course.folders, parent=course.app)
         self._exporter = converter.exporter_class(parent=converter, config=converter.config)
         hiding = [] if hidden_shown else [HideHiddenTests]
-        for step in (*hiding, *converter.preprocessors, SayReason):
+        others = [step for step in converter.preprocessors if step is not GetGrades]
+        for step in (*hiding, *others, SayReason):
             self._exporter.register_preprocessor(step, enabled=True)
+        self._grades = GetGrades(parent=self._exporter)
 
     def page(self, notebook: NotebookNode, resources: dict[str, Any], reason: str) -> str:
-        """Return the page of a graded notebook.
+        """Return the page of a graded notebook, or one that says why it cannot be shown.
 
         Parameters
         ----------
@@ -71,5 +87,32 @@ class Feedback:
         reason
             Why work was stopped or could not be graded, or empty.
         """
-        page, _ = self._exporter.from_notebook_node(notebook, {**resources, "reason": reason})
-        return page
+        # Before the rest, which may be given up: it reads the gradebook.
+        notebook, resources = self._grades.preprocess(copy.deepcopy(notebook), resources)
+        resources = {**resources, "reason": reason}
+        try:
+            with _limited(SHOWING_SECONDS):
+                return self._exporter.from_notebook_node(notebook, resources)[0]
+        except Exception as error:  # whatever nbconvert raises at what a learner wrote
+            problem = f"{type(error).__name__}: {str(error)[:200]}"
+        words = {"name": resources["unique_key"], "reason": reason, "problem": problem}
+        return PAGE.format(**{key: html.escape(word) for key, word in words.items()})
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after so long; only the main thread, where a class is graded, can."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"it takes longer than {seconds} s")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

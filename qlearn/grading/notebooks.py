@@ -7,21 +7,19 @@ solution and the hidden tests are in none of the cells that the learner's kernel
 import copy
 import functools
 import json
-import re
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
+from qlearn.grading.markdown import Texts
 from qlearn.grading.outputs import PICTURES, is_base64, text
 from qlearn.grading.scratch import Refused
 
 NOTEBOOK_MB = 50
 CELLS = 2000
 CELL_KB = 1000
-# Where a tag begins in Markdown, which formgrader shows in the instructor's own session.
-TAG = re.compile(r"<(?=[A-Za-z/!?])")
-NO_TAG = "<\u2060"  # with an invisible joiner it looks the same and is none
+ATTACHED = (*PICTURES, "image/gif", "image/webp")  # SVG can hold a script
 
 
 def is_test(cell: NotebookNode) -> bool:
@@ -89,10 +87,11 @@ def joined(source: bytes, submitted: bytes) -> NotebookNode:
     given = {_key(cell): cell for cell in released(source).cells}
     tests = {_key(cell): cell for cell in read_source(source).cells if is_test(cell)}
     cells: list[tuple[str | None, NotebookNode]] = []
+    texts = Texts()
     for key, cell in _recognized(_read(submitted), given):
         if key is None and (_is_noise(cell) or _same(cell, given)):
             continue
-        taken = _taken(given[key], cell) if key else _added(cell, len(cells))
+        taken = _taken(given[key], cell, texts) if key else _added(cell, len(cells), texts)
         cells.append((key, tests.get(key, taken)))
     _restore(cells, {key: tests.get(key, cell) for key, cell in given.items()})
     notebook = nbformat.v4.new_notebook(metadata=copy.deepcopy(read_source(source).metadata))
@@ -179,7 +178,7 @@ def _same(cell: dict[str, Any], given: dict[str, NotebookNode]) -> bool:
     return any(key in given and given[key].source == cell["source"] for key in cell["keys"])
 
 
-def _taken(given: NotebookNode, cell: dict[str, Any]) -> NotebookNode:
+def _taken(given: NotebookNode, cell: dict[str, Any], texts: Texts) -> NotebookNode:
     """Return the author's cell with what of the student's counts."""
     graded = given.metadata.get("nbgrader", {})
     taken = copy.deepcopy(given)
@@ -188,25 +187,24 @@ def _taken(given: NotebookNode, cell: dict[str, Any]) -> NotebookNode:
         return taken
     taken.source = cell["source"]
     if given.cell_type == "markdown":
-        taken.source = TAG.sub(NO_TAG, taken.source)
         taken.attachments = _pictures(cell["attachments"])
+        taken.source = texts.harmless(taken.source, taken.attachments)
     return taken
 
 
-def _added(cell: dict[str, Any], number: int) -> NotebookNode:
+def _added(cell: dict[str, Any], number: int, texts: Texts) -> NotebookNode:
+    name, source = f"added-{number}", cell["source"]
     if cell["cell_type"] == "code":
-        return nbformat.v4.new_code_cell(cell["source"], id=f"added-{number}")
-    return nbformat.v4.new_markdown_cell(
-        TAG.sub(NO_TAG, cell["source"]),
-        id=f"added-{number}",
-        attachments=_pictures(cell["attachments"]),
-    )
+        return nbformat.v4.new_code_cell(source, id=name)
+    pictures = _pictures(cell["attachments"])
+    source = texts.harmless(source, pictures)
+    return nbformat.v4.new_markdown_cell(source, id=name, attachments=pictures)
 
 
 def _pictures(attachments: Any) -> dict[str, dict[str, str]]:
     attachments = attachments if isinstance(attachments, dict) else {}
     found = {
-        text(name): {kind: data[kind] for kind in PICTURES if is_base64(data.get(kind))}
+        text(name): {kind: data[kind] for kind in ATTACHED if is_base64(data.get(kind))}
         for name, data in attachments.items() if isinstance(data, dict)
     }  # fmt: skip
     return {name: data for name, data in found.items() if data}

@@ -1,0 +1,64 @@
+"""What learners write as text: bounded, and with nothing in it that a page would act on.
+
+Feedback pages and formgrader turn it into HTML, the latter in the instructor's own session.
+"""
+
+import re
+from collections.abc import Collection
+
+# mistune takes seconds for 100 kB of what it was not made for, and the square of it for more.
+CELL_KB, TOTAL_KB = 50, 100
+# Where a tag begins, a command of MathJax that makes a link, and the target of a link or picture;
+# with an invisible joiner within they look the same and are none.
+ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|\\(?=href\b)")
+TARGET = re.compile(r"\](?=[(:])")
+JOINED = "\\g<0>\u2060"
+CUT = f"\n\n(The rest is not shown: a text may have {CELL_KB} kB, and all together {TOTAL_KB} kB.)"
+LITERAL = (
+    "\n\n(Links are shown as they were written: one of them is unsafe, or names a picture that is "
+    "not kept. Pictures are kept as PNG, JPEG, GIF or WebP.)"
+)
+
+
+class Texts:
+    """The texts of one notebook, which may be so long and no longer."""
+
+    def __init__(self) -> None:
+        self._room = TOTAL_KB * 1000
+
+    def harmless(self, source: str, attachments: Collection[str]) -> str:
+        """Return a text that looks the same, as far as it can be shown.
+
+        Parameters
+        ----------
+        source
+            Markdown of a learner.
+        attachments
+            Names of the pictures that it may show.
+        """
+        most = min(self._room, CELL_KB * 1000)
+        self._room -= min(most, len(source))
+        text = ACTIVE.sub(JOINED, source[:most])
+        if not _can_be_shown(text, attachments):
+            text = TARGET.sub(JOINED, text) + LITERAL
+        return text if len(source) <= most else text + CUT
+
+
+def _can_be_shown(text: str, attachments: Collection[str]) -> bool:
+    """Say whether nbconvert's own reader of Markdown finds no link that must not be one."""
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Checking(IPythonRenderer):
+        def sanitize_url(self, url: str) -> str:
+            found = super().sanitize_url(url)
+            if found != url:
+                raise ValueError(url)
+            return found
+
+    pictures = {name: {"image/png": ""} for name in attachments}
+    renderer = Checking(escape=False, allow_harmful_protocols=False, attachments=pictures)
+    try:
+        MarkdownWithMath(renderer=renderer).render(text)
+    except Exception:  # whatever a text can make it raise, it would raise when it is shown
+        return False
+    return True
