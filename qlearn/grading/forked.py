@@ -18,14 +18,13 @@ from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
 
+from qlearn.grading.limits import Limits, resources
 from qlearn.grading.sandbox import (
     INSIDE,
     MODELS,
-    Limits,
     SandboxProvisioner,
     command_of,
     environment,
-    resources,
     user,
 )
 from qlearn.grading.watch import Hold, descendants
@@ -51,7 +50,9 @@ class Template:
         )
         atexit.register(self.process.kill)
         if not self.process.stdout.readline():
-            raise RuntimeError("The template of kernels cannot import what exercises need.")
+            self.process.kill()
+            self.process.wait()
+            raise RuntimeError("The template of kernels cannot import what exercises need")
 
     def fork(self, **request: Any) -> int:
         """Return the id of a new kernel's process; OSError when it cannot enter its sandbox."""
@@ -114,7 +115,7 @@ class ForkedProvisioner(SandboxProvisioner):
         try:
             self.kernel = self._fork(limits, as_user, said.name, cmd[3:])
             weakref.finalize(self, os.close, self.kernel)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:  # no template, or no answer of it
             warnings.warn(f"{error}: every kernel imports anew.", RuntimeWarning, stacklevel=2)
             Hold(self.process).end()
             return await super().launch_kernel(cmd, **kwargs | {"stdout": said})

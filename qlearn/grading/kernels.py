@@ -4,35 +4,27 @@ Nothing here waits for the kernel without a limit, keeps more of its output than
 believes what it says about itself.
 """
 
-import json
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zmq
 from jupyter_client import BlockingKernelClient, KernelManager
-from jupyter_client.kernelspec import KernelSpecManager
 
-from qlearn.cache import home as cache_folder
+from qlearn.grading import roots
 from qlearn.grading.awaiting import await_kernel
+from qlearn.grading.limits import Limits
+from qlearn.grading.manager import ARGUMENTS, manager_of, sockets
 from qlearn.grading.outputs import Kept
-from qlearn.grading.sandbox import Limits, configuration, environment
+from qlearn.grading.sandbox import TEMPORARY
 from qlearn.grading.watch import Hold, Usage, folder_use
 
 GRACE_SECONDS = 3  # from an interrupt, or from a reply, to what must follow it
 CHECK_SECONDS = 0.25  # between two looks at memory and disk
-MESSAGE_MB = 64  # a message that is larger ends the connection
-SPEC = "qlearn-kernel"
-ARGUMENTS = [
-    "--HistoryManager.hist_file=:memory:",
-    "--IPKernelApp.outstream_class=qlearn.kernel.ShownAsStdout",  # see nbgrader_config.py
-]
 
 
 class Stopped(Exception):
@@ -51,10 +43,10 @@ class Kernel:
 
     client: BlockingKernelClient
     manager: KernelManager
-    folder: Path
+    folders: tuple[Path, ...]  # that it can write to
     limits: Limits
     usage: Usage
-    began: float = field(default_factory=time.monotonic)
+    _kept: int = 0  # characters of output, of all cells
     _checked: float = 0.0
     _deaf: bool = False  # it no longer says when a cell is done
 
@@ -73,12 +65,15 @@ class Kernel:
         Stopped
             When a limit was reached or the kernel died; its ``outputs`` are those until then.
         """
-        kept = Kept(self.limits.output_kb * 1000)
+        room = self.limits.notebook_kb * 1000 - self._kept
+        kept = Kept(max(0, min(room, self.limits.output_kb * 1000)))
         try:
             self._run(code, kept, min(seconds, self.limits.cell_seconds))
         except Stopped as stopped:
             stopped.outputs = tuple(kept.outputs)
             raise
+        finally:
+            self._kept += kept.size
         return kept.outputs
 
     def _run(self, code: str, kept: Kept, seconds: float) -> None:
@@ -144,8 +139,8 @@ class Kernel:
         self.usage.measure()
         if self.usage.memory_mb > self.limits.memory_mb:
             raise Stopped(f"It used more than {self.limits.memory_mb} MB of memory.")
-        size, count = folder_use(self.folder, self.limits.files)
-        if count > self.limits.files or size > self.limits.disk_mb * 10**6:
+        size, count = folder_use(self.folders, self.limits.files)
+        if count > self.limits.files or size + self.usage.unlinked > self.limits.disk_mb * 10**6:
             raise Stopped(
                 f"It wrote more than {self.limits.disk_mb} MB or {self.limits.files} files."
             )
@@ -174,66 +169,32 @@ def started(
     SandboxUnavailable
         When no kernel can be started at all.
     """
-    with tempfile.TemporaryDirectory(prefix="qk-", ignore_cleanup_errors=True) as place:
-        sockets = Path(place) / "s"  # short, as the path of a socket must be
-        sockets.mkdir()
-        _write_spec(Path(place), folder, sockets, limits, sandboxed, readonly)
-        context = _context()
-        manager = KernelManager(
-            kernel_name=SPEC,
-            kernel_spec_manager=KernelSpecManager(
-                kernel_dirs=[place], ensure_native_kernel=False, allowed_kernelspecs=set()
-            ),
-            context=context,
-            transport="ipc",
-            ip=str(sockets / "k"),
-            connection_file=str(sockets / "c.json"),
-        )
-        with open(Path(place) / "said", "w+") as said:
+    with roots.folder() as place, sockets() as context, open(place / "said", "w+") as said:
+        manager = manager_of(place, folder, limits, sandboxed, readonly, context)
+        client = BlockingKernelClient(context=context)
+        usage = hold = None
+        try:
             manager.start_kernel(
                 cwd=str(folder), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 extra_arguments=ARGUMENTS,
             )  # fmt: skip
             process = manager.provisioner.process
-            client = BlockingKernelClient(context=context)
             forked = getattr(manager.provisioner, "kernel_pid", None)
-            usage, hold = Usage(process.pid, *([forked] if forked else [])), None
-            try:
-                client.load_connection_info(manager.get_connection_info())
-                await_kernel(client, manager, Path(said.name))
-                hold = Hold(process)
-                yield Kernel(client, manager, folder, limits, usage)
-            finally:
-                if manager.is_alive():
-                    usage.measure()
-                (hold or Hold(process)).end()
-                client.stop_channels()
-                context.destroy(linger=0)
+            inside = TEMPORARY if sandboxed else ()
+            usage = Usage(folder, process.pid, *([forked] if forked else []), inside=inside)
+            client.load_connection_info(manager.get_connection_info())
+            await_kernel(client, manager, Path(said.name))
+            hold = Hold(process)
+            yield Kernel(client, manager, (folder, Path(manager.ip).parent), limits, usage)
+        finally:
+            if usage and manager.is_alive():
+                usage.measure()
+            _end(manager, hold)
+            client.stop_channels()
 
 
-def _context() -> zmq.Context:
-    """Sockets that neither queue without limit nor connect again to what the kernel may plant."""
-    context = zmq.Context()
-    for option, value in (
-        (zmq.LINGER, 0),
-        (zmq.RCVHWM, 1000),
-        (zmq.MAXMSGSIZE, MESSAGE_MB * 10**6),
-        (zmq.RECONNECT_IVL, -1),
-    ):
-        context.setsockopt(option, value)
-    return context
-
-
-def _write_spec(
-    place: Path, folder: Path, sockets: Path, limits: Limits, sandboxed: bool, readonly: bool
-) -> None:
-    """Write the kernelspec that names the provisioner, or the kernel as it is."""
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec = {"argv": argv, "display_name": SPEC, "language": "python", "interrupt_mode": "message"}
-    if sandboxed:
-        provisioner = configuration(folder, sockets, limits, readonly)
-        spec["metadata"] = {"kernel_provisioner": provisioner}
-    else:
-        spec["env"] = environment(limits, str(Path.home()), str(cache_folder()))
-    (place / SPEC).mkdir()
-    (place / SPEC / "kernel.json").write_text(json.dumps(spec))
+def _end(manager: KernelManager, hold: Hold | None) -> None:
+    """End the kernel and all that it started, also one that did not get as far as a hold on it."""
+    process = getattr(manager.provisioner, "process", None)
+    if process is not None:
+        (hold or Hold(process)).end()

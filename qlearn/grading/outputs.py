@@ -6,6 +6,7 @@ from typing import Any
 
 # Neither HTML nor SVG nor JavaScript: formgrader shows outputs in the instructor's own session.
 PICTURES = ("image/png", "image/jpeg")
+SENTENCE = 5000  # characters of an error that are kept whatever else was said
 CUT = "\n… the rest of the output was not kept.\n"
 
 
@@ -15,10 +16,12 @@ class Kept:
     Parameters
     ----------
     limit
-        Bytes to keep.
+        Characters to keep.
 
     Attributes
     ----------
+    size
+        Characters until now, with those that were not kept.
     outputs
         As nbformat has them.
     """
@@ -26,6 +29,7 @@ class Kept:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
+        self._failed = False
         self.outputs: list[dict[str, Any]] = []
 
     def take(self, message: dict[str, Any]) -> bool:
@@ -56,11 +60,15 @@ class Kept:
         self.outputs.append({"output_type": "stream", "name": "stdout", "text": CUT})
 
     def _add(self, output: dict[str, Any]) -> None:
-        size = len(repr(output))
-        # An error is what a test cell says, and the reason for its points: it is always kept.
         if output["output_type"] == "error":
-            self.outputs.append(_shortened(output, self.limit))
-        elif self._room(size):
+            # The first is what a test cell says, and the reason for its points: it is always kept.
+            if self._failed and self.size >= self.limit:
+                return
+            output = _shortened(output, max(self.limit - self.size, SENTENCE))
+            self.size += _length(output)
+            self._failed = True
+            self.outputs.append(output)
+        elif self._room(_length(output)):
             self.outputs.append(output)
 
     def _stream(self, words: str) -> None:
@@ -121,8 +129,12 @@ def _shortened(output: dict[str, Any], limit: int) -> dict[str, Any]:
     for line in output["traceback"]:
         kept.append(line[: max(room, 0)])
         room -= len(line)
-    return {**output, "ename": output["ename"][:200], "evalue": output["evalue"][:10_000],
+    return {**output, "ename": output["ename"][:200], "evalue": output["evalue"][:SENTENCE],
             "traceback": [line for line in kept if line]}  # fmt: skip
+
+
+def _length(output: dict[str, Any]) -> int:
+    return len(repr(output))
 
 
 def _shown(kind: str, content: dict[str, Any]) -> dict[str, Any]:

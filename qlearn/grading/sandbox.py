@@ -6,10 +6,11 @@ private temporary folders, and one folder to work in. It runs as a user without 
 
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from jupyter_client.provisioning import LocalProvisioner
 from traitlets import Bool, Dict, Unicode
 
 from qlearn.cache import home as cache_folder
+from qlearn.grading.limits import Limits, command_within
 
 INSIDE = Path("/home/learner/exercise")  # what the folder of a kernel is called in the sandbox
 MODELS = Path("/opt/qlearn")  # and the cache of base models
-TEMPORARY_MB = 256  # each of /tmp and /dev/shm, which are kept in memory
-OPEN_FILES = 1024
+TEMPORARY_MB = 256  # each of the folders that are kept in memory
+TEMPORARY = ("/tmp", "/dev/shm", str(INSIDE.parent))
 # Parts of /etc that programs need; the rest says something about the machine.
 ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "fonts", "alternatives")
 ROOT = ("bin", "lib", "lib64", "sbin")  # folders, or links into /usr
@@ -33,56 +35,24 @@ class SandboxUnavailable(RuntimeError):
     """Bubblewrap cannot run here."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one submission may use, of each of its two kernels.
-
-    Attributes
-    ----------
-    seconds, cell_seconds
-        Wall time of all cells together, and of one; a cell that takes longer is interrupted.
-    cpu_seconds
-        CPU time of one process.
-    memory_mb
-        Of all processes together (10**6 bytes).
-    processes
-        Processes and threads.
-    file_mb, disk_mb, files
-        The largest file, all files in the scratch folder together, and their number.
-    output_kb
-        Output of one cell that is kept (10**3 bytes).
-    threads
-        Of PyTorch, OpenMP and BLAS.
-    """
-
-    seconds: float = 1800.0
-    cell_seconds: float = 600.0
-    cpu_seconds: int = 1800
-    memory_mb: int = 4000
-    processes: int = 256
-    file_mb: int = 200
-    disk_mb: int = 1000
-    files: int = 10_000
-    output_kb: int = 1000
-    threads: int = 1
-
-
 @functools.cache
 def require() -> None:
     """Raise `SandboxUnavailable`, in one sentence, unless bubblewrap runs a program here."""
     missing = [name for name in ("bwrap", "prlimit", "setpriv") if shutil.which(name) is None]
     if missing:
         raise SandboxUnavailable(
-            f"The sandbox needs {', '.join(missing)}: install the packages bubblewrap and "
-            "util-linux, for example with: sudo apt-get install bubblewrap util-linux."
+            f"The sandbox needs {', '.join(missing)} on {platform.node()}: install the packages "
+            "bubblewrap and util-linux there, for example with: "
+            "sudo apt-get install bubblewrap util-linux."
         )
     command = command_of("true", folder=None, limits=Limits(), user=user())
     run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if run.returncode:
         raise SandboxUnavailable(
-            f"Bubblewrap is installed and cannot run ({run.stderr.strip()}): install it anew with "
-            "sudo apt-get install --reinstall bubblewrap, and allow unprivileged user namespaces; "
-            "in a container, start the container with the right to make namespaces."
+            f"Bubblewrap is installed on {platform.node()} and cannot run ({run.stderr.strip()}): "
+            "install it anew with sudo apt-get install --reinstall bubblewrap, and allow "
+            "unprivileged user namespaces; in a container, start the container with the right to "
+            "make namespaces."
         )
 
 
@@ -145,12 +115,12 @@ def command_of(
     command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try"]
     # Root keeps what it needs to become the other user, and nothing else.
-    command += ["--unshare-user"] if user is None else ["--cap-drop", "ALL"]
+    command += ["--unshare-user", *_lasting()] if user is None else ["--cap-drop", "ALL"]
     command += [] if user is None else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     for name, value in environment(limits, str(INSIDE.parent), str(MODELS)).items():
         command += ["--setenv", name, value]
     command += ["--proc", "/proc", "--dev", "/dev"]
-    for place in ("/tmp", "/dev/shm", str(INSIDE.parent)):
+    for place in TEMPORARY:
         command += ["--perms", "0755", "--dir", str(Path(place).parent)]
         command += ["--size", str(TEMPORARY_MB * 10**6), "--perms", "1777", "--tmpfs", place]
     for source, place in _read_only():
@@ -165,39 +135,23 @@ def command_of(
     if sockets is not None:
         command += ["--perms", "0755", "--dir", str(Path(sockets).parent)]
         command += ["--bind", sockets, sockets]
-    command += ["--remount-ro", "/dev", "--remount-ro", "/", "--", *_limited(limits, user)]
+    command += ["--remount-ro", "/dev", "--remount-ro", "/", "--", *command_within(limits, user)]
     # Only now: bubblewrap has no right to enter the other user's folder.
     command += ["env", f"--chdir={INSIDE if folder is not None else '/'}"]
     return [*command, *program]
 
 
-def resources(limits: Limits) -> dict[str, int]:
-    """Return the limits of the operating system, by their names in `resource`.
+@functools.cache
+def _lasting() -> list[str]:
+    """Return what forbids namespaces within the sandbox, in which a learner would be root.
 
-    Parameters
-    ----------
-    limits
-        What a submission may use.
+    Only bubblewrap from 0.8 can, and only where it makes a user namespace, which root does not
+    need. There a namespace may hide a new folder in memory, which the memory of the machine pays.
     """
-    return {
-        "RLIMIT_NPROC": limits.processes,
-        "RLIMIT_CPU": limits.cpu_seconds,
-        # Data, not address space: PyTorch maps gigabytes of libraries that it never touches.
-        "RLIMIT_DATA": limits.memory_mb * 10**6,
-        "RLIMIT_FSIZE": limits.file_mb * 10**6,
-        "RLIMIT_NOFILE": OPEN_FILES,
-        "RLIMIT_CORE": 0,
-    }
-
-
-def _limited(limits: Limits, user: int | None) -> list[str]:
-    """Command prefix that sets the limits, then the user; only inside, as the count is per user."""
-    names = {name: f"--{name.removeprefix('RLIMIT_').lower()}" for name in resources(limits)}
-    command = ["prlimit", *(f"{names[name]}={value}" for name, value in resources(limits).items())]
-    if user is not None:
-        command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        command += ["--inh-caps=-all", "--no-new-privs"]
-    return command
+    if shutil.which("bwrap") is None:
+        return []
+    said = subprocess.run(["bwrap", "--help"], capture_output=True, text=True).stdout
+    return ["--disable-userns"] if "--disable-userns" in said else []
 
 
 def _read_only() -> list[tuple[str, str]]:

@@ -133,9 +133,15 @@ def _in_kernel(
         return stopped
     except SandboxUnavailable as problem:
         if last:
-            raise
-        return Ended(str(problem))
+            _require_kernels(limits, sandboxed)
+        return Ended(f"its kernel did not start: {problem}" if last else str(problem))
     return None
+
+
+def _require_kernels(limits: Limits, sandboxed: bool) -> None:
+    """Raise `SandboxUnavailable` unless a kernel starts where nothing was handed in."""
+    with scratch({}) as folder, started(folder, limits, sandboxed):
+        pass
 
 
 def _run(waiting: deque[NotebookNode], kernel: Kernel, until: float) -> None:

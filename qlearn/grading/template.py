@@ -41,7 +41,7 @@ def main() -> None:
     # for this process to see, or it would stay a zombie.
     _call(_libc.prctl(CHILD_SUBREAPER, 1, 0, 0, 0))
     signal.signal(signal.SIGCHLD, _reap)
-    print(json.dumps({"threads": len(os.listdir("/proc/self/task"))}), flush=True)
+    print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(_fork(json.loads(line))), flush=True)
 

@@ -1,0 +1,93 @@
+"""What jupyter_client needs to start one kernel that is not trusted."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import zmq
+from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+
+from qlearn.cache import home as cache_folder
+from qlearn.grading.limits import Limits
+from qlearn.grading.sandbox import configuration, environment
+
+MESSAGE_MB = 64  # a message that is larger ends the connection
+SPEC = "qlearn-kernel"
+# As `python -m ipykernel_launcher` does, but a file of that name in the folder is not it. IPython
+# puts the folder back, after the standard library, so that learners can import what is theirs.
+LAUNCH = (
+    "import sys; sys.path[:] = [place for place in sys.path if place]; "
+    "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+)
+ARGUMENTS = [
+    "--HistoryManager.hist_file=:memory:",
+    "--IPKernelApp.outstream_class=qlearn.kernel.ShownAsStdout",  # see nbgrader_config.py
+]
+
+
+def manager_of(
+    place: Path, folder: Path, limits: Limits, sandboxed: bool, readonly: bool, context: zmq.Context
+) -> KernelManager:
+    """Return what starts the kernel; its sockets are in a folder of their own.
+
+    Parameters
+    ----------
+    place
+        An empty folder for what it takes.
+    folder
+        Where the kernel works.
+    limits
+        What it may use.
+    sandboxed, readonly
+        Whether in bubblewrap, and there without the right to write to ``folder``.
+    context
+        From `sockets`.
+    """
+    inside = place / "s"  # short, as the path of a socket must be
+    inside.mkdir()
+    _write_spec(place, folder, inside, limits, sandboxed, readonly)
+    return KernelManager(
+        kernel_name=SPEC,
+        kernel_spec_manager=KernelSpecManager(
+            kernel_dirs=[str(place)], ensure_native_kernel=False, allowed_kernelspecs=set()
+        ),
+        context=context,
+        transport="ipc",
+        ip=str(inside / "k"),
+        connection_file=str(inside / "c.json"),
+    )
+
+
+@contextmanager
+def sockets() -> Iterator[zmq.Context]:
+    """Sockets that neither queue without limit nor connect again to what the kernel may plant."""
+    context = zmq.Context()
+    for option, value in (
+        (zmq.LINGER, 0),
+        (zmq.RCVHWM, 1000),
+        (zmq.MAXMSGSIZE, MESSAGE_MB * 10**6),
+        (zmq.RECONNECT_IVL, -1),
+    ):
+        context.setsockopt(option, value)
+    try:
+        yield context
+    finally:
+        context.destroy(linger=0)
+
+
+def _write_spec(
+    place: Path, folder: Path, sockets: Path, limits: Limits, sandboxed: bool, readonly: bool
+) -> None:
+    """Write the kernelspec that names the provisioner, or the kernel as it is."""
+    argv = [sys.executable, "-c", LAUNCH, "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": SPEC, "language": "python", "interrupt_mode": "message"}
+    if sandboxed:
+        provisioner = configuration(folder, sockets, limits, readonly)
+        spec["metadata"] = {"kernel_provisioner": provisioner}
+    else:
+        spec["env"] = environment(limits, str(Path.home()), str(cache_folder()))
+    (place / SPEC).mkdir()
+    (place / SPEC / "kernel.json").write_text(json.dumps(spec))
