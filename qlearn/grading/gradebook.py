@@ -29,6 +29,7 @@ from qlearn.grading.course import Course
 from qlearn.grading.folders import digest
 
 PATIENCE = 30  # seconds to wait for another program that writes to the gradebook
+UNREADABLE = "The gradebook cannot be read"
 _USERS = ("savecells", "overwritecells", "saveautogrades", "latesubmissions", "getgrades")
 
 _records = sqlalchemy.Table(
@@ -55,11 +56,9 @@ class ClassGradebook(Gradebook):
     ----------
     course
         Whose gradebook.
-    patience
-        Seconds to wait while another program writes.
     """
 
-    def __init__(self, course: Course, patience: float = PATIENCE) -> None:
+    def __init__(self, course: Course) -> None:
         _create(course)
         super().__init__(course.folders.db_url, course.folders.course_id)
         self.course = course
@@ -68,7 +67,7 @@ class ClassGradebook(Gradebook):
             @sqlalchemy.event.listens_for(self.engine, "connect")
             def _(connection: Any, _record: Any) -> None:
                 connection.isolation_level = None  # or Python decides where transactions begin
-                connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+                connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
 
             @sqlalchemy.event.listens_for(self.engine, "begin")
             def _(connection: sqlalchemy.Connection) -> None:

@@ -8,10 +8,13 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import count, islice
 from pathlib import Path
 
 NOTEBOOK_MB, TOTAL_MB = 20, 100  # 10**6 bytes
 FILES, DEPTH = 500, 8
+LISTED = 10_000  # names in one folder, with those that are not read
+MANY = f"There are more than {FILES} files and folders."
 TIMESTAMP = "timestamp.txt"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not blocking: a pipe that took the file's place must not hold up the class.
@@ -97,9 +100,7 @@ def timestamp(files: Mapping[str, bytes]) -> datetime | None:
 def _contents(folder: int, notebook: str, ignored: Sequence[str]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     others, total = [], 0
-    for count, (path, name, within) in enumerate(_walk(folder, "", ignored)):
-        if count == FILES:
-            raise Refused(f"There are more than {FILES} files.")
+    for path, name, within in _walk(folder, "", ignored, count(1)):
         if path != notebook and path.endswith(".ipynb"):
             others.append(path)
             continue
@@ -115,13 +116,20 @@ def _contents(folder: int, notebook: str, ignored: Sequence[str]) -> dict[str, b
     return files
 
 
-def _walk(folder: int, prefix: str, ignored: Sequence[str]) -> Iterator[tuple[str, str, int]]:
-    """Yield path, name and the open folder of each file; refuse what is neither file nor folder."""
+def _walk(
+    folder: int, prefix: str, ignored: Sequence[str], number: Iterator[int]
+) -> Iterator[tuple[str, str, int]]:
+    """Yield path, name and the open folder of each file; refuse what is neither file nor folder.
+
+    ``number`` counts files and folders together: a folder without files takes its time too.
+    """
     if prefix.count("/") > DEPTH:
         raise Refused(f"Folders are nested deeper than {DEPTH}.")
-    for name in sorted(os.listdir(folder)):
+    for name in _names(folder):
         if any(fnmatch.fnmatch(name, pattern) for pattern in ignored):
             continue
+        if next(number) > FILES:
+            raise Refused(MANY)
         path = f"{prefix}{name}"
         try:
             path.encode()
@@ -133,11 +141,20 @@ def _walk(folder: int, prefix: str, ignored: Sequence[str]) -> Iterator[tuple[st
         elif stat.S_ISDIR(mode):
             inner = _open(path, name, folder, _FOLDER)
             try:
-                yield from _walk(inner, f"{path}/", ignored)
+                yield from _walk(inner, f"{path}/", ignored, number)
             finally:
                 os.close(inner)
         else:
             raise Refused(f"{shown(path)} is {_kind(mode)}: hand in the file itself.")
+
+
+def _names(folder: int) -> list[str]:
+    """Return the names in a folder, in order; refuse so many that listing them takes long."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in islice(entries, LISTED + 1))
+    if len(names) > LISTED:
+        raise Refused(MANY)
+    return names
 
 
 def _read(path: str, name: str, folder: int, most: int) -> bytes:

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qlearn.grading.intake import shown
 
+PERIOD = 3600.0  # seconds that rate and time left are estimated from: a verdict may take minutes
+
 
 @dataclass(frozen=True)
 class Line:
@@ -66,6 +68,7 @@ class Reporter(AbstractContextManager):
             TimeRemainingColumn(elapsed_when_finished=True),
             console=bar,
             disable=not bar.is_terminal,
+            speed_estimate_period=PERIOD,
         )
         self._task = self._bar.add_task("grading", total=total, failed=0, rate="–")
         self.lines: list[Line] = []

@@ -6,8 +6,10 @@ import pandas as pd
 from nbgrader.api import Gradebook
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError
 
 from qlearn.grading.course import Course
+from qlearn.grading.gradebook import UNREADABLE
 
 BINS = 10  # of the histogram
 BAR = 30  # characters of its longest bar
@@ -93,9 +95,12 @@ def report(exercise: str | None, csv: Path | None) -> None:
     OSError
         When there is no course, or the table cannot be written.
     LookupError
-        When nothing was graded.
+        When nothing was graded, or the gradebook is damaged.
     """
-    parts = table(_graded(Course.here()), exercise)
+    try:
+        parts = table(_graded(Course.here()), exercise)
+    except DBAPIError as error:
+        raise LookupError(f"{UNREADABLE} ({error.orig}).") from None
     if parts.empty:
         raise LookupError(f"Nothing of {exercise or 'this course'} is graded yet.")
     if csv is not None:

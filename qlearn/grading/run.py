@@ -13,12 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from qlearn.grading.classroom import Classroom
 from qlearn.grading.course import Course
 from qlearn.grading.fanout import Fanout
-from qlearn.grading.gradebook import PATIENCE
+from qlearn.grading.gradebook import PATIENCE, UNREADABLE
 from qlearn.grading.progress import Reporter
 from qlearn.grading.records import Verdict
 
@@ -53,9 +53,7 @@ def command(
     from qlearn.grading.sandbox import Limits, SandboxUnavailable, require
     from qlearn.grading.scoring import score
 
-    limits = Limits(
-        seconds=timeout, cell_seconds=min(timeout, Limits.cell_seconds), memory_mb=memory
-    )
+    limits = Limits.within(timeout, memory)
     try:
         if sandboxed and options["scheduler"] is None:
             require()
@@ -64,7 +62,7 @@ def command(
         print(f"{error}\n{words}", file=sys.stderr)
         return 1
     ours = functools.partial(score, limits=limits, sandboxed=sandboxed)
-    count = workers or max(1, (os.cpu_count() or 1) // limits.threads)
+    count = workers or max(1, _cores() // limits.threads)
     return grade(exercise, ours, f"{limits}, sandbox: {sandboxed}", workers=count, **options)
 
 
@@ -124,9 +122,16 @@ def grade(
             return STOPPED if interrupted.is_set() else int(failed)
     except KeyboardInterrupt:
         return STOPPED
-    except (OSError, RuntimeError, OperationalError) as error:
+    except (OSError, RuntimeError, DBAPIError) as error:
         print(_in_words(error), file=sys.stderr)
         return 1
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use; a container may have fewer."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _chosen(students: Collection[str], classroom: Classroom) -> list[str]:
@@ -138,7 +143,7 @@ def _chosen(students: Collection[str], classroom: Classroom) -> list[str]:
 
 def _in_words(error: Exception) -> str:
     """Return what stopped the class, as a sentence; what was graded until then is kept."""
-    text = str(error.orig) if isinstance(error, OperationalError) else str(error)
+    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     if "database is locked" in text:
         return (
             f"Another program has held the gradebook for {PATIENCE} seconds: close it, and grade "
@@ -146,6 +151,8 @@ def _in_words(error: Exception) -> str:
         )
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in text:
         return "The disk is full: make room, and grade again. What is graded so far is kept."
+    if isinstance(error, DBAPIError):
+        return f"{UNREADABLE} ({text}): put a copy of it that is sound in its place."
     return text
 
 

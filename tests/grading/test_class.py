@@ -138,7 +138,7 @@ BANK = {
     huge_notebook: "larger than 20 MB",
     huge_file: "larger than 100 MB",
     much: "larger than 100 MB together",
-    many_files: "more than 500 files",
+    many_files: "more than 500 files and folders",
     deep: "nested deeper",
     missing: "is missing; no notebook is there",
     renamed: "is called 'tiny (1).ipynb'",
