@@ -29,9 +29,14 @@ endif
 lab: prepare
 	$(BIN)/qlearn lab
 
-# What compares times runs alone; the rest, on one thread each, runs side by side, in the order of
-# its names: the longest files, the banks of submissions, come first.
+# What compares times runs alone; the rest, on one thread each, runs side by side: the longest files
+# first, so that no process is left with one of them at the end.
 ALONE = tests/notebooks tests/browser tests/test_bench.py tests/test_benchmarking.py
+GRADING := tests/grading/test_same_grades.py tests/grading/test_kills.py
+GRADING += $(filter-out $(GRADING),$(sort $(wildcard tests/grading/test_*.py)))
+BANKS = $(sort $(wildcard tests/exercises/test_*.py))
+OTHERS = $(filter-out $(ALONE) $(ALONE:%=%/%) $(GRADING) $(BANKS),\
+	$(sort $(wildcard tests/test_*.py tests/*/test_*.py)))
 TOGETHER = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -39,21 +44,18 @@ test: prepare
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest $(ALONE)
-	$(TOGETHER) tests $(addprefix --ignore ,$(ALONE) tests/grading)
+	$(TOGETHER) $(GRADING) $(BANKS) $(OTHERS)
 
-# The banks of right and wrong submissions alone, and nbgrader's own autograde beside ours.
+# The banks of right and wrong submissions alone.
 test-exercises: prepare
-	$(TOGETHER) tests/exercises
+	$(TOGETHER) $(BANKS)
 
-# What `qlearn grade` promises: sandboxes, hostile work, faults, a cluster. The longest files first.
-GRADING = kills hostile faults class scoring guide cluster sandbox report
-
+# What `qlearn grade` promises: sandboxes, hostile work, faults, a cluster, nbgrader's own grades.
 test-grading: prepare
-	$(TOGETHER) $(GRADING:%=tests/grading/test_%.py)
+	$(TOGETHER) $(GRADING)
 
 # An hour on two cores; BENCH="--size 4 --trivial 80" is a small trial.
 bench-grading: prepare
-	$(BIN)/pytest tests/grading/test_same_grades.py
 	$(BIN)/python tests/grading/benchmark.py $(BENCH)
 	$(BIN)/python tests/grading/benchmark_hostile.py
 

@@ -64,6 +64,14 @@ def graded(cell) -> dict:
     return cell.metadata.get("nbgrader", {})
 
 
+def submission(exercise: str, work: dict[str, str]):
+    """The released notebook with the work cells that `work` names replaced."""
+    made = notebook(Path("notebooks") / "exercises", exercise)
+    for cell in made.cells:
+        cell.source = work.get(graded(cell).get("grade_id"), cell.source)
+    return made
+
+
 def is_test(cell) -> bool:
     return graded(cell).get("grade", False) and not graded(cell)["solution"]
 
@@ -97,14 +105,10 @@ def grade(exercise: str, work: dict[str, str], folder: Path) -> Result:
 
     `work` maps `grade_id` to code; cells that are not named stay as they were released.
     """
-    released = notebook(Path("notebooks") / "exercises", exercise)
-    unknown = set(work) - {graded(c).get("grade_id") for c in released.cells}
+    cells = submission(exercise, work).cells
+    unknown = set(work) - {graded(c).get("grade_id") for c in cells}
     assert not unknown, f"no such work cell: {unknown}"
-    code = [
-        work.get(graded(c).get("grade_id"), c.source)
-        for c in released.cells
-        if c.cell_type == "code" and not is_test(c)
-    ]
+    code = [c.source for c in cells if c.cell_type == "code" and not is_test(c)]
     tests = {
         graded(c)["grade_id"]: c.source
         for c in notebook("solutions", exercise).cells

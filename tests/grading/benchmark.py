@@ -2,26 +2,25 @@
 
 import argparse
 import contextlib
+import importlib
 import itertools
 import os
 import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 import classes
 import nbformat
-from measured import Run, measured
+from measured import EVERY, Run, measured
 from nbgrader.api import Gradebook
 
 sys.path.append(str(Path(__file__).parents[1] / "exercises"))
 import runner  # noqa: E402
-import test_ex1  # noqa: E402
-import test_ex3  # noqa: E402
-from test_nbgrader import submission  # noqa: E402
 
-BANKS = (test_ex1, test_ex3)
 FEW = 40  # trivial submissions, from which costs and memory are followed to all of them
 CLUSTER = (4, 16, 64, 256)  # workers
 NOTE = f"""# Grading a class
@@ -46,31 +45,31 @@ class Report:
             print(line, file=self._file, flush=True)
 
 
-def work(count: int) -> dict[str, list[dict[str, str]]]:
+def work(banks: list[ModuleType], count: int) -> dict[str, list[dict[str, str]]]:
     """Work cells by exercise: the solution, and then right and wrong ways, until there are enough.
 
-    Half of them are of exercise 1 and half of exercise 3.
+    Each exercise has an equal share.
     """
     found = {}
-    for bank in BANKS:
+    for bank in banks:
         patches = [*bank.RIGHT.values(), *(patch for patch, _ in bank.WRONG.values())]
         solution = {key: text for key, text in runner.reference(bank.EXERCISE).items()
                     if key != "explain"}  # fmt: skip
         ways = itertools.cycle([solution, *(solution | patch for patch in patches)])
-        found[bank.EXERCISE] = list(itertools.islice(ways, count // len(BANKS)))
+        found[bank.EXERCISE] = list(itertools.islice(ways, count // len(banks)))
     return found
 
 
-def real_course(folder: Path, count: int) -> Path:
-    """A course with exercises 1 and 3, released, and what a class handed in."""
+def real_course(folder: Path, class_: dict[str, list[dict[str, str]]]) -> Path:
+    """A course with some exercises, released, and what a class handed in."""
     shutil.copy(runner.ROOT / "nbgrader_config.py", folder)
-    for exercise, ways in work(count).items():
+    for exercise, ways in class_.items():
         shutil.copytree(runner.ROOT / "solutions" / exercise, folder / "solutions" / exercise)
         measured(folder, "nbgrader", "generate_assignment", exercise)
         for number, cells in enumerate(ways):
             place = folder / "classroom" / "submitted" / f"student-{number:03}" / exercise
             place.mkdir(parents=True)
-            nbformat.write(submission(exercise, cells), place / f"{exercise}.ipynb")
+            nbformat.write(runner.submission(exercise, cells), place / f"{exercise}.ipynb")
     return folder
 
 
@@ -84,16 +83,25 @@ def trivial_course(folder: Path, count: int) -> Path:
     return folder
 
 
-def graded(course: Path, exercises: list[str]) -> int:
-    """How many submissions the gradebook has, with a grade of each test."""
+def grades(course: Path, exercises: Iterable[str]) -> dict[tuple[str, str, str], float | None]:
+    """What the gradebook has of each cell of each student: None where a person has to read."""
     path = course / "classroom" / "gradebook.db"
     with contextlib.closing(Gradebook(f"sqlite:///{path}", "qlearn")) as gradebook:
-        return sum(
-            all(grade.auto_score is not None or grade.needs_manual_grade or not grade.max_score
-                for notebook in found.notebooks for grade in notebook.grades)
+        return {
+            (exercise, found.student.id, grade.name): grade.auto_score
             for exercise in exercises
             for found in gradebook.assignment_submissions(exercise)
-        )  # fmt: skip
+            for notebook in found.notebooks
+            for grade in notebook.grades
+        }
+
+
+def same(report: Report, theirs: dict, ours: dict) -> None:
+    """Say how many cells have the same grade, and which have not."""
+    other = [cell for cell in theirs if theirs[cell] != ours.get(cell)]
+    report.say("", f"Of {len(theirs)} cells, {len(theirs) - len(other)} have nbgrader's grade.")
+    for cell in other:
+        report.say(f"- {' '.join(cell)}: nbgrader {theirs[cell]}, qlearn grade {ours.get(cell)}")
 
 
 def together(runs: list[Run]) -> Run:
@@ -111,24 +119,28 @@ HEADER = """\
 |---|---|---|---|---|---|---|"""
 
 
-def throughput(report: Report, count: int) -> Run:
+def throughput(report: Report, class_: dict[str, list[dict[str, str]]]) -> Run:
     """Grade the real class in three ways, and say what each took; return that of one worker."""
-    report.say("", "## Exercises 1 and 3: solutions and mutants of them", "", HEADER)
-    runs, exercises = {}, [bank.EXERCISE for bank in BANKS]
+    names = " and ".join(class_)
+    report.say("", f"## {names}: solutions, and right and wrong ways of them", "", HEADER)
+    runs, kept = {}, {}
     for workers in (0, 1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            course = real_course(Path(folder), count)
+            course = real_course(Path(folder), class_)
             ours = ("qlearn", "grade", "--json", "--workers", str(workers))
             command = ours if workers else ("nbgrader", "autograde")
-            run = together([measured(course, *command, one) for one in exercises])
-            found = graded(course, exercises)
+            run = together([measured(course, *command, one) for one in class_])
+            kept[workers] = grades(course, class_)
         runs[workers] = run
+        found = len({cell[:2] for cell in kept[workers]})
         name = f"qlearn grade, workers: {workers}" if workers else "nbgrader autograde"
         ratio = runs[0].seconds / run.seconds
         report.say(
             f"| {name} | {found} | {run.seconds:.0f} | {60 * found / run.seconds:.1f} | "
             f"{ratio:.2f} | {run.cpu / found:.2f} | {run.peak_mb / max(workers, 1):.0f} |"
         )
+    for workers in (1, 2):
+        same(report, kept[0], kept[workers])
     return runs[1]
 
 
@@ -156,8 +168,9 @@ def scale(report: Report, count: int) -> float:
     report.say(
         f"qlearn grade, workers: 2: {ours:.2f} s, of which {coordinator:.3f} s are the "
         f"coordinator's: its ceiling is {1 / coordinator:.0f} submissions per second.",
-        f"Memory after {FEW} and after {end} of them: coordinator {first.coordinator_mb:.0f} and "
-        f"{last.coordinator_mb:.0f} MB, others {first.others_mb:.0f} and {last.others_mb:.0f} MB.",
+        f"Most memory within the {EVERY} up to number {FEW}, and up to number {end}: coordinator "
+        f"{first.coordinator_mb:.0f} and {last.coordinator_mb:.0f} MB, all that it started "
+        f"{first.others_mb:.0f} and {last.others_mb:.0f} MB.",
     )
     return coordinator
 
@@ -167,8 +180,8 @@ def project(report: Report, run: Run, coordinator: float) -> None:
     seconds = statistics.mean(line["seconds"] for line in run.verdicts)
     report.say(
         "",
-        f"A worker takes {seconds:.1f} s for a submission of exercises 1 and 3. 10,000 of them, "
-        "from that and from the coordinator's cost, not measured on a cluster:",
+        f"A worker takes {seconds:.1f} s for one of these submissions. 10,000 of them, from that "
+        "and from the coordinator's cost, not measured on a cluster:",
         "",
         "| workers | hours |",
         "|---|---|",
@@ -181,14 +194,16 @@ def project(report: Report, run: Run, coordinator: float) -> None:
 def main() -> None:
     """Measure, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=40, help="Real submissions, half of each.")
+    parser.add_argument("--exercises", default="1,3", help="Whose banks the class is made of.")
+    parser.add_argument("--size", type=int, default=40, help="Real submissions, together.")
     parser.add_argument("--trivial", type=int, default=400, help="Trivial submissions.")
     parser.add_argument("--output", type=Path, default=Path("bench/grading.md"))
     options = parser.parse_args()
+    banks = [importlib.import_module(f"test_ex{number}") for number in options.exercises.split(",")]
     report = Report(options.output)
     report.say(NOTE)
     coordinator = scale(report, options.trivial)
-    project(report, throughput(report, options.size), coordinator)
+    project(report, throughput(report, work(banks, options.size)), coordinator)
 
 
 if __name__ == "__main__":

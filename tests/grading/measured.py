@@ -22,7 +22,9 @@ CHILD_SUBREAPER = 36  # prctl
 
 @dataclass
 class Mark:
-    """The coordinator's CPU seconds until now, its memory, and that of all that it started."""
+    """The coordinator's CPU seconds until now, and the most memory that it, and all that it
+    started, were seen to hold since the mark before.
+    """
 
     cpu: float
     coordinator_mb: float
@@ -43,6 +45,7 @@ class Run:
     peak_mb: float = 0.0
     verdicts: list = field(default_factory=list)
     marks: dict[int, Mark] = field(default_factory=dict)
+    since: Mark = field(default_factory=lambda: Mark(0.0, 0.0, 0.0))
 
 
 def measured(course: Path, *command: str) -> Run:
@@ -63,7 +66,8 @@ def measured(course: Path, *command: str) -> Run:
             run.verdicts.append(json.loads(line))
             count = len(run.verdicts)
             if count == 1 or count % EVERY == 0:
-                run.marks[count] = _mark(process.pid)
+                _look(process.pid, run)
+                run.marks[count], run.since = run.since, Mark(0.0, 0.0, 0.0)
     process.wait()
     run.seconds = time.monotonic() - began
     done.set()
@@ -79,21 +83,23 @@ def measured(course: Path, *command: str) -> Run:
 def _watch(pid: int, run: Run, done: threading.Event) -> None:
     while not done.wait(LOOK_SECONDS):
         with suppress(psutil.NoSuchProcess):
-            run.peak_mb = max(run.peak_mb, sum(map(_memory_mb, _tree(pid))))
+            _look(pid, run)
 
 
-def _tree(pid: int) -> list[psutil.Process]:
-    first = psutil.Process(pid)
-    return [first, *first.children(recursive=True)]
+def _look(pid: int, run: Run) -> None:
+    coordinator = psutil.Process(pid)
+    own, others = (
+        _memory_mb(coordinator),
+        sum(map(_memory_mb, coordinator.children(recursive=True))),
+    )
+    times, since = coordinator.cpu_times(), run.since
+    run.peak_mb = max(run.peak_mb, own + others)
+    since.cpu = times.user + times.system
+    since.coordinator_mb = max(since.coordinator_mb, own)
+    since.others_mb = max(since.others_mb, others)
 
 
 def _memory_mb(process: psutil.Process) -> float:
     with suppress(psutil.NoSuchProcess):
         return process.memory_full_info().pss / 10**6
     return 0.0
-
-
-def _mark(pid: int) -> Mark:
-    coordinator, *others = _tree(pid)
-    times = coordinator.cpu_times()
-    return Mark(times.user + times.system, _memory_mb(coordinator), sum(map(_memory_mb, others)))

@@ -1,4 +1,8 @@
-"""`qlearn grade` and plain `nbgrader autograde` give the same grades, cell by cell."""
+"""Plain `nbgrader autograde`, `qlearn grade` and the banks' runner: the same grades, cell by cell.
+
+A class of three for each exercise: the reference, the untouched release, and one whose first part
+is right and second wrong. `make bench-grading` compares larger classes.
+"""
 
 import contextlib
 import os
@@ -13,9 +17,18 @@ from nbgrader.api import Gradebook
 
 sys.path.append(str(Path(__file__).parents[1] / "exercises"))
 import runner  # noqa: E402
-from test_nbgrader import WRONG, submission  # noqa: E402
 
 PROGRAMS = Path(sys.executable).parent
+# Second parts that hand in something wrong, after the reference's first part and nothing else.
+WRONG = {
+    "ex1_resnet_dynamic": "import pandas as pd\n"
+    "qlearn.submit('table', pd.DataFrame({'size_mb': [45, 11]}, index=['fp32', 'int8']))",
+    "ex2_lstm_static": "import torch.ao.quantization as tq\n"
+    "qlearn.submit('static', tq.quantize_dynamic(model, {nn.LSTM, nn.Linear}), ids)",
+    "ex3_qat_vs_ptq": "qlearn.submit('ptq8', float_cnn, images)",
+    "ex4_schemes": "qlearn.submit('int8_dynamic', model, images)",
+    "ex5_mobile": "qlearn.submit('lite_int8', folder / 'lite_fp32.ptl')",
+}
 
 
 def run(course, *command):
@@ -27,17 +40,22 @@ def run(course, *command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def make(folder, exercise):
-    """A course with this exercise, and a class of three honest students."""
-    shutil.copytree(runner.ROOT / "solutions" / exercise, folder / "solutions" / exercise)
-    shutil.copy(runner.ROOT / "nbgrader_config.py", folder)
+def class_of(exercise):
+    """Work cells by student."""
     code = {name: text for name, text in runner.reference(exercise).items() if name != "explain"}
     first, second = [*code][:2]
     wrong = {first: code[first], second: WRONG[exercise]}
-    for student, work in {"reference": code, "untouched": {}, "wrong": wrong}.items():
+    return {"reference": code, "untouched": {}, "wrong": wrong}
+
+
+def make(folder, exercise):
+    """A course with this exercise, and what its class handed in."""
+    shutil.copytree(runner.ROOT / "solutions" / exercise, folder / "solutions" / exercise)
+    shutil.copy(runner.ROOT / "nbgrader_config.py", folder)
+    for student, work in class_of(exercise).items():
         place = folder / "classroom" / "submitted" / student / exercise
         place.mkdir(parents=True)
-        nbformat.write(submission(exercise, work), place / f"{exercise}.ipynb")
+        nbformat.write(runner.submission(exercise, work), place / f"{exercise}.ipynb")
     run(folder, "nbgrader", "generate_assignment", exercise)
     return folder
 
@@ -54,16 +72,39 @@ def grades(course, exercise):
         }
 
 
-@pytest.mark.parametrize("exercise", runner.EXERCISES)
-def test_honest_work_has_the_same_grades_in_every_cell(exercise, tmp_path, bubblewrap, base_models):
-    (tmp_path / "ours").mkdir()
-    (tmp_path / "theirs").mkdir()
-    ours, theirs = (make(tmp_path / name, exercise) for name in ("ours", "theirs"))
-    run(theirs, "nbgrader", "autograde", exercise)
-    run(ours, "qlearn", "grade", exercise)
-    found = grades(ours, exercise)
-    assert found == grades(theirs, exercise)
+@pytest.fixture(scope="module", params=runner.EXERCISES)
+def graded(request, tmp_path_factory, base_models):
+    """An exercise, and the grades that nbgrader gave its class."""
+    course = make(tmp_path_factory.mktemp("theirs"), request.param)
+    run(course, "nbgrader", "autograde", request.param)
+    run(course, "nbgrader", "generate_feedback", request.param)
+    for student in class_of(request.param):
+        page = course / "classroom" / "feedback" / student / request.param
+        assert (page / f"{request.param}.html").exists()
+    return request.param, grades(course, request.param)
+
+
+def test_nbgrader_grades_as_the_exercise_promises(graded):
+    exercise, found = graded
     most = runner.maximum(exercise)
     assert {part: found["reference", part][0] for part in most} == most
     assert not any(found["untouched", part][0] for part in most)
     assert 0 < sum(found["wrong", part][0] for part in most) < sum(most.values())
+    failed = [part for part in most if "2" in part and not found["wrong", part][0]]
+    assert failed, "the second part is wrong"
+
+
+@pytest.mark.parametrize("student", ["untouched", "wrong"])
+def test_the_banks_runner_gives_the_same_grades(student, graded, tmp_path):
+    """The banks hold the reference to the maximum themselves."""
+    exercise, found = graded
+    result = runner.grade(exercise, class_of(exercise)[student], tmp_path)
+    points = {part: found[student, part][0] for part in runner.maximum(exercise)}
+    assert result.points == points, result.messages
+
+
+def test_qlearn_grade_gives_the_same_grades(graded, tmp_path, bubblewrap):
+    exercise, found = graded
+    course = make(tmp_path, exercise)
+    run(course, "qlearn", "grade", exercise)
+    assert grades(course, exercise) == found
