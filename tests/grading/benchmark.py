@@ -10,19 +10,30 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+from unittest.mock import patch
 
 import classes
 import nbformat
 from measured import EVERY, Run, measured
 from nbgrader.api import Gradebook
 
+from qlearn.grading import manager
+from qlearn.grading.limits import Limits
+from qlearn.grading.records import Exercise, Submission
+from qlearn.grading.sandbox import configuration
+from qlearn.grading.scoring import score
+
 sys.path.append(str(Path(__file__).parents[1] / "exercises"))
 import runner  # noqa: E402
 
 FEW = 40  # trivial submissions, from which costs and memory are followed to all of them
 CLUSTER = (4, 16, 64, 256)  # workers
+ROUNDS = 5
+IMPORTS = "import pandas, torch, torchvision, qlearn, qlearn.checks\n"
 NOTE = f"""# Grading a class
 
 On {os.cpu_count()} cores, `OMP_NUM_THREADS` {os.environ.get("OMP_NUM_THREADS", "not set")}.
@@ -175,6 +186,34 @@ def scale(report: Report, count: int) -> float:
     return coordinator
 
 
+def forking(report: Report) -> None:
+    """Say what it is worth to fork both kernels from a process that has imported what they need."""
+    notebook = classes.source()
+    for cell in notebook.cells[1:3]:
+        cell.source = IMPORTS + classes.READ + cell.source
+    exercise = Exercise(classes.EXERCISE, nbformat.writes(notebook).encode())
+    work = nbformat.writes(classes.answer(IMPORTS + classes.WRITE % 42)).encode()
+    ways = {"qlearn-forked": [], "qlearn-sandbox": []}
+    for _ in range(1 + ROUNDS):
+        for way, verdicts in ways.items():
+            with patch.object(manager, "configuration", partial(_configured, way=way)):
+                submission = Submission("ann", classes.EXERCISE, work)
+                verdicts.append(score(submission, exercise, Limits()))
+    report.say("", f"A submission that only imports, in both kernels: median of {ROUNDS} rounds, "
+               "interleaved", "", "| kernels | seconds | CPU s |", "|---|---|---|")  # fmt: skip
+    for way, verdicts in ways.items():
+        assert all(sum(verdict.points.values()) == 3 for verdict in verdicts), verdicts
+        seconds = statistics.median(verdict.seconds for verdict in verdicts[1:])
+        cpu = statistics.median(verdict.cpu_seconds for verdict in verdicts[1:])
+        name = "forked, imports shared" if way == "qlearn-forked" else "started, each imports"
+        report.say(f"| {name} | {seconds:.2f} | {cpu:.2f} |")
+    report.say("")
+
+
+def _configured(*options: Any, way: str) -> dict[str, Any]:
+    return {**configuration(*options), "provisioner_name": way}
+
+
 def project(report: Report, run: Run, coordinator: float) -> None:
     """Say how long 10,000 real submissions would take."""
     seconds = statistics.mean(line["seconds"] for line in run.verdicts)
@@ -202,6 +241,7 @@ def main() -> None:
     banks = [importlib.import_module(f"test_ex{number}") for number in options.exercises.split(",")]
     report = Report(options.output)
     report.say(NOTE)
+    forking(report)
     coordinator = scale(report, options.trivial)
     project(report, throughput(report, work(banks, options.size)), coordinator)
 
