@@ -24,7 +24,9 @@ def adaround(
 
     The nearest level is the best for each weight alone, not for their sum. A soft choice
     h in [0, 1] for every weight is trained to keep the layer's output, ‖Wx − Ŵx‖², and pushed
-    towards 0 or 1 by λ Σ (1 − |2h − 1|^β), β falling from 20 to 2.
+    towards 0 or 1 by λ Σ (1 − |2h − 1|^β), β falling from 20 to 2. Here the first is relative to
+    ‖Wx‖² and the second a mean, so that one λ serves every layer. The paper's last refinement,
+    inputs from the layers before as they are when quantized, is left out.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def adaround(
     References
     ----------
     Nagel et al. 2020, Up or Down? Adaptive Rounding for Post-Training Quantization
-    (arXiv 2004.10568), equations 21 to 25.
+    (arXiv 2004.10568): the relaxed choice, its regularizer and its schedule.
     """
     result = fold(model)
     layer = result.get_submodule(name)
@@ -75,21 +77,30 @@ def _choose(
     share: Tensor, loss: Callable[[Tensor, Tensor], Tensor], samples: int, steps: int
 ) -> Tensor:
     """Return 0 or 1 for each weight; the soft choice begins at nearly no rounding at all."""
-    # h = sigmoid(v) stretched to −0.1 … 1.1 and clipped, so that it can reach 0 and 1.
-    v = torch.logit((share.clamp(0.01, 0.99) + 0.1) / 1.2).requires_grad_()
+    v = torch.logit((share.clamp(0.01, 0.99) + 0.1) / 1.2).requires_grad_()  # of `_soft`, inverted
     optimizer = torch.optim.Adam([v], lr=0.02)
     random = torch.Generator().manual_seed(0)
     for step in range(steps):
         some = torch.randint(samples, (SAMPLES,), generator=random)
-        h = (torch.sigmoid(v) * 1.2 - 0.1).clamp(0, 1)
+        h = _soft(v)
         total = loss(h, some)
         progress = (step / steps - 0.2) / 0.8
         if progress > 0:  # the first fifth is for the error alone
-            total = total + 0.01 * (1 - (2 * h - 1).abs().pow(20 - 18 * progress)).mean()
+            total = total + 0.01 * _indecision(h, beta=20 - 18 * progress)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
     return (v.detach() > 0).float()
+
+
+def _soft(v: Tensor) -> Tensor:
+    """Return sigmoid(v) stretched to −0.1 … 1.1 and clipped, so that it can reach 0 and 1."""
+    return (torch.sigmoid(v) * 1.2 - 0.1).clamp(0, 1)
+
+
+def _indecision(h: Tensor, beta: float) -> Tensor:
+    """Return how far the choices are from 0 or 1: 0 when all are made, 1 when none is."""
+    return (1 - (2 * h - 1).abs().pow(beta)).mean()
 
 
 class LearnedStep(tq.FakeQuantizeBase):
@@ -98,7 +109,8 @@ class LearnedStep(tq.FakeQuantizeBase):
     Use it as the ``weight`` of a QConfig for QAT: ``LearnedStep.with_args(bits=4)``; symmetric,
     one step a tensor. It begins at 2⟨|w|⟩/√Q with Q the largest level. Inside the range the
     gradient of the step is round(w/s) − w/s, outside it is the end of the range; it is scaled by
-    1/√(NQ), N the number of weights, so that the step learns as fast as they do.
+    1/√(NQ), N the number of weights, so that with SGD the step learns as fast as they do. (Adam,
+    which `qlearn.fit` uses, adapts to the scale of a gradient by itself.)
 
     Parameters
     ----------

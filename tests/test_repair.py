@@ -1,6 +1,7 @@
 """The repairs against properties that they promise, and learned rounding against its paper."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -179,6 +180,27 @@ def test_adaround_rounds_up_or_down_and_beats_the_nearest_level(cnn, train):
         for m in (folded, nearest, rounded)
     )
     assert calibration.sqnr(want, learned) > calibration.sqnr(want, near) + 0.5
+
+
+def test_the_soft_choice_and_its_regularizer_are_the_papers():
+    v = torch.tensor([-9.0, 0.0, 2.0, 9.0])
+    expected = torch.tensor([0.0, 0.5, 1.2 / (1 + math.exp(-2)) - 0.1, 1.0])
+    torch.testing.assert_close(learned_rounding._soft(v), expected)
+    for beta in (20.0, 2.0):
+        made, open_ = torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5])
+        assert learned_rounding._indecision(made, beta) == 0
+        assert learned_rounding._indecision(open_, beta) == 1
+        between = learned_rounding._indecision(torch.tensor([0.9]), beta)
+        assert between == pytest.approx(1 - 0.8**beta)
+
+
+def test_the_gradient_of_weights_under_a_learned_step_passes_inside_the_range_only():
+    w = torch.tensor([-9.0, -1.3, 0.4, 7.0], requires_grad=True)
+    step = learned_rounding.LearnedStep(bits=3)
+    step.scale.data.fill_(0.5)
+    step.started.fill_(True)
+    step(w).sum().backward()
+    assert w.grad.tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("bits", [8, 4, 3])
