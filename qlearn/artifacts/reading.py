@@ -1,12 +1,10 @@
 """Artifacts that were handed in, read back as data, and what their errors mean."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 FOLDER = "answers"  # beside the notebook
 LIMIT_MB = 100
@@ -64,6 +62,8 @@ class Answer:
             When the file cannot be read: in one sentence, for a learner.
         """
         try:
+            if self.size_mb > LIMIT_MB:
+                raise ValueError(f"it has more than {LIMIT_MB} MB")
             return _LOADERS[self.path.suffix](self.path)
         except Exception as error:
             raise AssertionError(
@@ -73,10 +73,24 @@ class Answer:
 
 
 class Answers(dict[str, Answer]):
-    """Answers by name; a missing one is explained."""
+    """Answers by name; one that is missing, or there in two files, is explained."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        """Take files, each named as its answer; of two for one answer none counts."""
+        self.files: dict[str, list[Path]] = {}
+        for path in files:
+            self.files.setdefault(path.stem, []).append(path)
+        single = {name: paths[0] for name, paths in self.files.items() if len(paths) == 1}
+        super().__init__({name: Answer(name, path) for name, path in single.items()})
 
     def __missing__(self, name: str) -> Answer:
         """Raise an AssertionError, which a test cell shows to the learner."""
+        if name in self.files:
+            names = " and ".join(path.name for path in self.files[name])
+            raise AssertionError(
+                f"There are several files for the answer {name!r}, {names}: remove all but one, "
+                f"or hand it in again with qlearn.submit({name!r}, …), which does so."
+            )
         raise AssertionError(
             f"There is no answer {name!r} yet: run the work cell that ends with "
             f"qlearn.submit({name!r}, …)."
@@ -91,8 +105,7 @@ def answers(folder: str | Path = FOLDER) -> Answers:
     folder
         Where `submit` wrote.
     """
-    files = sorted(path for path in Path(folder).glob("*") if path.suffix in KINDS)
-    return Answers({path.stem: Answer(path.stem, path) for path in files})
+    return Answers(sorted(path for path in Path(folder).glob("*") if path.suffix in KINDS))
 
 
 def explain(error: Exception) -> str:
@@ -123,8 +136,6 @@ def first_line(error: Exception) -> str:
 def _load_json(path: Path) -> Any:
     import pandas as pd
 
-    if path.stat().st_size > LIMIT_MB * 10**6:
-        raise ValueError("it is too large")
     data = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(data, Mapping) and set(data) == {"columns", "index", "data"}:
         return pd.DataFrame(**data)
@@ -132,11 +143,25 @@ def _load_json(path: Path) -> Any:
 
 
 def _load_exported(path: Path) -> Callable:
-    import torchao  # noqa: F401  its tensor subclasses must be known to read them
+    from qlearn.artifacts.programs import load_program
 
-    module = torch.export.load(path).module()
+    module = load_program(path).module()
     module.training = False  # it was exported in eval mode, and its eval() raises
     return module
+
+
+def _load_script(path: Path) -> Callable:
+    from qlearn.artifacts.scripts import load_script
+
+    return load_script(path)
+
+
+def _load_lite(path: Path) -> Callable:
+    from qlearn.artifacts.scripts import require_pure_bytecode
+    from qlearn.export import torchscript_module
+
+    require_pure_bytecode(path)
+    return torchscript_module(path)
 
 
 def _load_executorch(path: Path) -> Callable:
@@ -147,19 +172,26 @@ def _load_executorch(path: Path) -> Callable:
 
 
 def _load_onnx(path: Path) -> Callable:
+    import onnx
+
     from qlearn.export import onnx_session
 
+    if _reads_files(onnx.load(path, load_external_data=False)):
+        raise ValueError("its weights are in another file: write it with external_data=False")
     return onnx_session(path)
 
 
-def _load_lite(path: Path) -> Callable:
-    from qlearn.export import torchscript_module
-
-    return torchscript_module(path)
+def _reads_files(message: Any) -> bool:
+    """Say whether a part of an ONNX model, at any depth, is in another file."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        return bool(message.external_data) or message.data_location != 0
+    parts = [value for field, value in message.ListFields() if field.message_type is not None]
+    several = (part if isinstance(part, Iterable) else [part] for part in parts)
+    return any(_reads_files(inner) for some in several for inner in some)
 
 
 _LOADERS: dict[str, Callable[[Path], Any]] = {
-    ".pt": lambda path: torch.jit.load(path, map_location="cpu").eval(),
+    ".pt": _load_script,
     ".ptl": _load_lite,
     ".pt2": _load_exported,
     ".pte": _load_executorch,

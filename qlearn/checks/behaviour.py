@@ -53,7 +53,8 @@ def _model(answer: Answer) -> Callable[[Tensor], Tensor]:
 def _output(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     try:
         with torch.no_grad():
-            output = model(inputs)
+            # A copy: a model that changes its input must not change what others are measured on.
+            output = model(inputs.clone())
     except Exception as error:
         raise AssertionError(
             f"The model {name!r} does not run on {tuple(inputs.shape)}: {explain(error)}."
@@ -156,7 +157,7 @@ def operator_calls(answer: Answer, operator: str, inputs: Tensor) -> int:
     inputs
         A batch.
     """
-    model = _model(answer)
+    model, inputs = _model(answer), inputs.clone()
     _output(answer.name, model, inputs)
     with torch.no_grad():
         for _ in range(3):  # TorchScript optimizes itself then, and that is slow to profile

@@ -78,6 +78,7 @@ def faster_claim_holds(
     assert isinstance(claimed, Real) and math.isfinite(claimed) and claimed > 0, (
         f"A speedup is a positive number, and {claimed!r} is none."
     )
+    kept = inputs.clone()
     for _ in range(TRIES):
         try:
             table = compare({"slow": slow, "fast": fast}, inputs, threads=1, seconds=0.3)
@@ -85,6 +86,11 @@ def faster_claim_holds(
             raise AssertionError(
                 f"The speedup cannot be measured again, a model fails: {explain(error)}."
             ) from None
+        # Either model is timed on what the other leaves: it could make that one's work longer.
+        assert inputs.shape == kept.shape and inputs.equal(kept), (
+            "A model changes its input while it runs, so its speed cannot be measured: have it "
+            "work on a copy."
+        )
         measured = table.loc["fast", "speedup"]
         if measured / factor <= claimed <= measured * factor:
             return

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.artifacts import Answer
+from qlearn.artifacts.scripts import load_script
 from qlearn.export import executorch_contents
 
 FLOAT16 = "quantized::linear_dynamic_fp16"  # the same class of layer, but no int8
@@ -153,7 +154,7 @@ def _torchscript(answer: Answer) -> torch.jit.ScriptModule:
     model = answer.load()
     if answer.path.suffix == ".pt":
         return model
-    return torch.jit.load(answer.path, map_location="cpu").eval()
+    return load_script(answer.path)
 
 
 def _packed_kind(module: nn.Module) -> str:
