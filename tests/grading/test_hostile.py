@@ -1,5 +1,6 @@
 """The bank: nobody gains a point, looks around, does harm, or stops the class."""
 
+import ast
 import json
 import os
 import re
@@ -15,7 +16,9 @@ import pytest
 from hostile import artifacts, source
 from hostile.exercise import MARK, POINTS
 from hostile.files import FILES
+from hostile.hidden import HIDDEN
 from hostile.work import WORK
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from qlearn.grading.forked import template
 from qlearn.grading.records import Exercise, Submission
@@ -25,9 +28,9 @@ from qlearn.grading.scoring import score
 ROOT = Path(__file__).parents[2]
 LIMITS = Limits(
     seconds=40, cell_seconds=6, memory_mb=1500, processes=64, file_mb=110, disk_mb=200, files=2000,
-    output_kb=100,
+    output_kb=100, notebook_kb=1000,
 )  # fmt: skip
-BANK = WORK | FILES | artifacts.ARTIFACTS
+BANK = WORK | HIDDEN | FILES | artifacts.ARTIFACTS
 pytestmark = pytest.mark.usefixtures("bubblewrap")
 
 
@@ -48,7 +51,7 @@ def listener():
     """A server on this machine, and one without a path, that nobody may reach."""
     name = "q" + secrets.token_hex(8)  # a digit after the attack's \\0 would be part of it
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
-        local.bind("\0" + name)
+        local.bind(ast.literal_eval(f"'\\0{name}'"))
         local.listen()
         server.setblocking(False)
         local.setblocking(False)
@@ -62,6 +65,16 @@ def contents(folder):
 def _kinds(notebook):
     outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
     return {kind for one in outputs for kind in one.get("data", {})}
+
+
+def shown(cells):
+    """What a page makes of texts; an attachment that is missing raises."""
+    return "".join(
+        MarkdownWithMath(
+            renderer=IPythonRenderer(escape=False, attachments=cell.get("attachments", {}))
+        ).render(cell.source)
+        for cell in cells
+    )
 
 
 def strangers():
@@ -104,7 +117,9 @@ def test_a_hostile_submission_harms_only_itself(name, class_, listener, temporar
     said += json.dumps([c.get("outputs", []) for c in graded.cells if c.id.startswith("added")])
     assert secret not in verdict.notebook.decode() and MARK not in said
     assert "root:" not in said and "[core]" not in said, "it read what is not its own"
-    assert "<script" not in "".join(str(c) for c in graded.cells if c.cell_type == "markdown")
+    texts = [c for c in graded.cells if c.cell_type == "markdown"]
+    assert "<script" not in str(texts)
+    assert not re.search('(src|href)="(?!https?:|data:image/|#)', shown(texts)), shown(texts)
     assert _kinds(graded) <= {"text/plain", "image/png", "image/jpeg"}
     assert len(verdict.notebook) < 2_000_000
     assert contents(place) == before

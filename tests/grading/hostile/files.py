@@ -68,6 +68,17 @@ from IPython.display import HTML, Javascript, display
 display(HTML({SCRIPT!r}), Javascript("1"))
 display({{"image/png": 'no" onload="1', "image/svg+xml": "<svg>", "text/html": "x"}}, raw=True)
 """
+LINKS = """
+[a](javascript:alert(1)) [b](java&#115;cript:alert(1)) <javascript:alert(1)> [c][d] ![e][d]
+$\\href{javascript:alert(1)}{f}$ [g](data:text/html;base64,PHNjcmlwdD4=) [h](%6Aavascript:x)
+
+[d]: <JavaScript:alert(1)> "title"
+"""
+SLOW = ("\\begin{a}" * 10**5, "[" * 9 * 10**5, "\n".join([">" * 10**4] * 90), "*a **b" * 10**5)
+SHADOWS = ("ipykernel_launcher.py", "ipykernel.py", "IPython/__init__.py", "random.py", "json.py",
+           "ipython_config.py", "ipython_kernel_config.py", "jupyter_config.py", "zmq.py",
+           ".ipython/profile_default/startup/first.py", "sitecustomize.py", "usercustomize.py",
+           "qlearn/__init__.py", "debugpy.py", "matplotlib.py")  # fmt: skip
 UNDONE = {"work": {}}
 FILES = {
     "edited_tests": _spoiled(_set("test-1", source="pass"), NOTHING, **UNDONE),
@@ -104,6 +115,16 @@ FILES = {
         _set("explain", source=f"{SCRIPT} <img src=x onerror=alert(1)>",
              attachments={'a" onload="x': {"image/svg+xml": SCRIPT, "image/png": '"><script>'}})
     ),
+    "missing_attachment": _spoiled(_set("explain", source="![x](attachment:none)")),
+    "svg_attachment": _spoiled(
+        _set("explain", source="![x](attachment:a.svg)",
+             attachments={"a.svg": {"image/svg+xml": SCRIPT}})
+    ),
+    "links_that_do": _spoiled(_set("explain", source=LINKS)),
+    "slow_texts": _spoiled(
+        lambda made: made["cells"].extend({"cell_type": "markdown", "source": s} for s in SLOW)
+    ),
+    "many_full_cells": _spoiled(_add(_code("print('x' * 10**5)"), 50)),
     "scripts_in_outputs": _spoiled(_add(_code(SHOWN))),
     "scripts_in_raw_cells": _spoiled(
         _add({"cell_type": "raw", "source": SCRIPT, "metadata": {"format": "text/html"}})
@@ -132,6 +153,15 @@ FILES = {
     "modules_handed_in": Attack(
         nbformat.writes(released()).encode(), NOTHING,
         files=(("json.py", b"load = lambda f: 42"), ("sitecustomize.py", b"1 / 0")),
+    ),
+    "launcher_handed_in": Attack(
+        nbformat.writes(released(**HONEST_WORK)).encode(), EARNED,
+        files=tuple((name, b"raise SystemExit('mine')") for name in SHADOWS),
+    ),
+    "own_module_handed_in": Attack(
+        nbformat.writes(released(
+            work_1="import mine\nhand_in('first', mine.x)", work_2=HONEST_WORK["work_2"]
+        )).encode(), EARNED, files=(("mine.py", b"x = 42"),),
     ),
     "path_that_leaves": Attack(
         nbformat.writes(released(**HONEST_WORK)).encode(), NOTHING, "leaves its folder",
