@@ -212,6 +212,20 @@ def end(processes) -> None:
         process.wait()
 
 
+def in_process():
+    """Yield a scheduler whose worker is in this process, where the fan-out is not tested."""
+    from distributed import LocalCluster
+
+    with LocalCluster(1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+def page(course: Path, student: str) -> str:
+    """What a student gets back."""
+    place = course / "classroom" / "feedback" / student / EXERCISE
+    return (place / f"{EXERCISE}.html").read_text()
+
+
 def grades(course: Path) -> dict:
     """Everything that the gradebook says about the class, without its random ids."""
     from nbgrader.api import Gradebook

@@ -1,0 +1,203 @@
+"""What a class hands in that is none: each ends in a verdict in words, and the class goes on."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import classes
+import pytest
+
+from qlearn.grading import intake
+
+NOTEBOOK = f"{classes.EXERCISE}.ipynb"
+SECRET = "the instructor's secret"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    yield from classes.in_process()
+
+
+@pytest.fixture
+def course(tmp_path):
+    return classes.make_course(tmp_path)
+
+
+def _notebook(place):
+    return place / NOTEBOOK
+
+
+def _swap(path, make):
+    """Put something else in the place of a file or folder."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    make(path)
+
+
+def link(place):
+    _swap(_notebook(place), lambda path: path.symlink_to(place.parents[2] / "secret.ipynb"))
+
+
+def link_to_a_file(place):
+    (place / "data.csv").symlink_to(place.parents[2] / "secret.ipynb")
+
+
+def link_to_nowhere(place):
+    (place / "data.csv").symlink_to("/nowhere")
+
+
+def linked_folder(place):
+    (place / "data").symlink_to(place.parents[2], target_is_directory=True)
+
+
+def linked_submission(place):
+    _swap(place, lambda path: path.symlink_to(place.parents[1] / "ann" / classes.EXERCISE))
+
+
+def linked_student(place):
+    _swap(place.parent, lambda path: path.symlink_to(place.parents[1] / "ann"))
+
+
+def no_folder(place):
+    _swap(place, lambda path: path.write_text("I am no folder"))
+
+
+def pipe(place):
+    _swap(_notebook(place), os.mkfifo)
+
+
+def device(place):
+    if os.geteuid():
+        pytest.skip("only root makes devices")
+    os.mknod(place / "zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+
+
+def huge_notebook(place):
+    os.truncate(_notebook(place), intake.NOTEBOOK_MB * 10**6 + 1)  # sparse: costs no disk
+
+
+def huge_file(place):
+    (place / "data.bin").touch()
+    os.truncate(place / "data.bin", 10**12)
+
+
+def much(place):
+    for number in range(2):
+        (place / f"{number}.bin").touch()
+        os.truncate(place / f"{number}.bin", intake.TOTAL_MB * 10**6 - 1000)
+
+
+def many_files(place):
+    for number in range(intake.FILES):
+        (place / f"{number}.txt").touch()
+
+
+def deep(place):
+    place.joinpath(*"a" * (intake.DEPTH + 2)).mkdir(parents=True)
+
+
+def many_folders(place):
+    for number in range(20_000):
+        (place / f"{number}").mkdir()
+
+
+def missing(place):
+    _notebook(place).unlink()
+
+
+def renamed(place):
+    _notebook(place).rename(place / "tiny (1).ipynb")
+
+
+def notebook_is_a_folder(place):
+    _swap(_notebook(place), Path.mkdir)
+
+
+def odd_name(place):
+    os.close(os.open(os.fsencode(place) + b"/\xff\xfe.txt", os.O_CREAT))
+
+
+def no_date(place):
+    (place / "timestamp.txt").write_text("as soon as I could\x1b[2J")
+
+
+BANK = {
+    link: "is a symbolic link",
+    link_to_a_file: "'data.csv' is a symbolic link",
+    link_to_nowhere: "'data.csv' is a symbolic link",
+    linked_folder: "'data' is a symbolic link",
+    linked_submission: "it is a symbolic link",
+    linked_student: "it is a symbolic link",
+    no_folder: "it is a file",
+    pipe: "is a pipe",
+    device: "'zero' is a device",
+    huge_notebook: "larger than 20 MB",
+    huge_file: "larger than 100 MB",
+    much: "larger than 100 MB together",
+    many_files: "more than 500 files and folders",
+    many_folders: "more than 500 files and folders",
+    deep: "nested deeper",
+    missing: "is missing; no notebook is there",
+    renamed: "is called 'tiny (1).ipynb'",
+    notebook_is_a_folder: "is missing",
+    odd_name: "is not UTF-8",
+    no_date: "holds no date: 'as soon as I could\\x1b[2J'",
+}
+
+
+def test_a_class_with_every_bad_submission_is_graded_whole(course, cluster, capsys):
+    """Each has no points and a reason; honest students beside them have theirs."""
+    (course / "classroom" / "secret.ipynb").write_text(SECRET)
+    for student in ("ann", "zoe"):
+        classes.hand_in(course, student, "answer = 42")
+    for make in BANK:
+        make(classes.hand_in(course, make.__name__, "answer = 42"))
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    said = capsys.readouterr().out
+    found = classes.grades(course)
+    for make, words in BANK.items():
+        line = next(line for line in said.splitlines() if f" {make.__name__} " in line)
+        assert line.startswith("stopped") and words in line, line
+        assert "\x1b" not in line
+        assert found[make.__name__, "test"] == found[make.__name__, "test-hidden"] == (0, None, 0)
+        page = classes.page(course, make.__name__)
+        assert "Grading stopped" in page and SECRET not in page
+    for student in ("ann", "zoe"):
+        assert found[student, "test"] == (2, None, False)
+        assert found[student, "test-hidden"] == (1, None, False)
+    autograded = course / "classroom" / "autograded"
+    kept = [path for path in autograded.rglob("*") if path.is_file() or path.is_symlink()]
+    assert {path.name for path in kept} == {NOTEBOOK, ".qlearn-grade.lock"}
+    assert not any(path.is_symlink() or SECRET in path.read_text() for path in kept)
+
+
+def test_a_student_whose_name_is_not_utf8_does_not_stop_the_class(course, cluster, capsys):
+    classes.hand_in(course, "ann", "answer = 42")
+    odd = os.fsencode(classes.submitted(course, "ann").parent.parent) + b"/\xff"
+    shutil.copytree(os.fsencode(classes.submitted(course, "ann").parent), odd)
+    assert classes.coordinate(course, scheduler=cluster) == 1
+    assert "failed    '\\udcff': the folder's name is not UTF-8" in capsys.readouterr().out
+    assert classes.grades(course)["ann", "test"] == (2, None, False)
+
+
+@pytest.mark.parametrize("when", ["0001-01-01 00:00:00 UTC", "9999-12-31 23:59:59 UTC"])
+def test_a_forged_date_is_what_nbgrader_would_take_and_harms_nobody(course, cluster, when):
+    """Whoever collects writes timestamp.txt, or nbgrader's exchange; nobody else can know."""
+    for student in ("ann", "eve"):
+        place = classes.hand_in(course, student, "answer = 42")
+    (place / "timestamp.txt").write_text(when)
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    found = classes.grades(course)
+    assert found["eve", "when"] == when.removesuffix(" UTC")
+    assert found["ann", "test"] == found["eve", "test"] == (2, None, False)
+
+
+def test_odd_names_of_students_are_names(course, cluster, capsys):
+    names = ["a\nb", "a,b", "\u202egnp.exe", " ", "a'; DROP TABLE grade; --", "[bold]x", "x" * 250]
+    for name in names:
+        classes.hand_in(course, name, "answer = 42")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    said = capsys.readouterr().out
+    assert "'a\\nb'" in said and "'\\u202egnp.exe'" in said and "\u202e" not in said
+    found = classes.grades(course)
+    assert all(found[name, "test"] == (2, None, False) for name in names)
