@@ -115,7 +115,7 @@ def command_of(
     command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try"]
     # Root keeps what it needs to become the other user, and nothing else.
-    command += ["--unshare-user", *_lasting()] if user is None else ["--cap-drop", "ALL"]
+    command += ["--unshare-user", *_no_namespaces()] if user is None else ["--cap-drop", "ALL"]
     command += [] if user is None else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     for name, value in environment(limits, str(INSIDE.parent), str(MODELS)).items():
         command += ["--setenv", name, value]
@@ -142,7 +142,7 @@ def command_of(
 
 
 @functools.cache
-def _lasting() -> list[str]:
+def _no_namespaces() -> list[str]:
     """Return what forbids namespaces within the sandbox, in which a learner would be root.
 
     Only bubblewrap from 0.8 can, and only where it makes a user namespace, which root does not

@@ -110,12 +110,15 @@ def test_every_command_of_the_guide_does_what_it_says(tmp_path, environment, bub
             process.terminate()
         for process in background:
             process.wait(PATIENCE)
+    assert_graded(course, said, f"tcp://127.0.0.1:{port}")
+
+
+def assert_graded(course, said, scheduler):
+    """What the commands said and wrote is what the class has handed in."""
     assert "3 graded." in said[f"qlearn grade {EXERCISE}"]
     assert "2 unchanged." in said[f"qlearn grade {EXERCISE} --students ann,ben"]
     assert "3 graded." in said[f"qlearn grade {EXERCISE} --force"]
-    assert (
-        "3 graded." in said[f"qlearn grade {EXERCISE} --scheduler tcp://127.0.0.1:{port} --force"]
-    )
+    assert "3 graded." in said[f"qlearn grade {EXERCISE} --scheduler {scheduler} --force"]
     assert f"{EXERCISE}: 3 students" in said["qlearn grades"]
     parts = pd.read_csv(course / "parts.csv").groupby("student")["score"].sum()
     totals = pd.read_csv(course / "grades.csv").set_index("student_id")["score"]
