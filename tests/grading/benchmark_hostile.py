@@ -8,23 +8,28 @@ a sandbox of ours, in a class of three: an honest student before the hostile one
 import argparse
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from benchmark import Report
 from classes import CONFIGURATION, EXERCISE
-from hostile import Attack, exercise, source
+from hostile import Attack, artifacts, exercise, source
+from hostile.artifacts import ARTIFACTS
 from hostile.files import FILES
+from hostile.hidden import HIDDEN
 from hostile.work import WORK
 from measured import measured
 from nbgrader.api import Gradebook
 
-from qlearn.grading.sandbox import INSIDE, Limits, command_of, user
+from qlearn.grading.limits import Limits
+from qlearn.grading.sandbox import INSIDE, USER_COUNT, USERS, command_of, user
 
-HONEST = {name.replace("-", "_"): code for name, code in exercise.HONEST.items()}
-BANK = WORK | FILES
+NUMBERS = {name.replace("-", "_"): code for name, code in exercise.HONEST.items()}
 SECRET = "a word that nobody hands in"
 TIMEOUT = 20  # seconds of a cell under nbgrader, and of a submission under ours
 LIMITS = Limits(cpu_seconds=300, memory_mb=3000, processes=200, file_mb=1100)
@@ -48,22 +53,37 @@ print(json.dumps({{"left": left, "called": called}}))
 """
 
 
-def make(folder: Path, attacks: dict[str, Attack]) -> Path:
+@dataclass(frozen=True)
+class Bank:
+    """The author's notebook, an honest submission, and hostile ones."""
+
+    source: bytes
+    honest: Attack
+    attacks: dict[str, Attack]
+
+
+BANKS = [
+    Bank(source(), Attack(exercise.notebook(**NUMBERS), exercise.EARNED), WORK | HIDDEN | FILES),
+    Bank(artifacts.source(), ARTIFACTS["honest_model"], ARTIFACTS),
+]
+
+
+def make(folder: Path, bank: Bank, attacks: dict[str, Attack]) -> Path:
     """A course with the bank's exercise and a class: ann and zoe are honest."""
     (folder / "nbgrader_config.py").write_text(
         f"{CONFIGURATION}\nc.ExecutePreprocessor.timeout = {TIMEOUT}\n"
     )
     author = folder / "solutions" / EXERCISE / f"{EXERCISE}.ipynb"
     author.parent.mkdir(parents=True)
-    author.write_bytes(source())
+    author.write_bytes(bank.source)
     measured(folder, "nbgrader", "generate_assignment", EXERCISE)
     (folder / "classroom" / "secret").write_text(SECRET)
-    honest = Attack(exercise.notebook(**HONEST), exercise.EARNED)
-    for student, attack in {"ann": honest, **attacks, "zoe": honest}.items():
+    for student, attack in {"ann": bank.honest, **attacks, "zoe": bank.honest}.items():
         place = folder / "classroom" / "submitted" / student / EXERCISE
         place.mkdir(parents=True)
         notebook = attack.notebook.replace(b"PLACE", f"{INSIDE}/classroom".encode())
         notebook = notebook.replace(b"REPOSITORY", str(INSIDE).encode()).replace(b"PORT", b"9099")
+        notebook = notebook.replace(b"CANARY", b"nobody listens")
         (place / f"{EXERCISE}.ipynb").write_bytes(notebook)
         for name, content in attack.files:
             if ".." not in name and not name.startswith("/"):
@@ -98,10 +118,10 @@ def said_of(attack: Attack, got: dict[str, float] | None) -> str:
     return "as deserved" if not gained else f"{gained:+g} of {sum(exercise.POINTS.values())}"
 
 
-def by_nbgrader(attack: Attack) -> str:
+def by_nbgrader(bank: Bank, attack: Attack) -> str:
     """Grade ann, the attack and zoe with nbgrader, and say what came of it."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        course = make(Path(folder), {"eve": attack})
+        course = make(Path(folder), bank, {"eve": attack})
         number = user()
         if number is not None:
             subprocess.run(["chown", "-R", f"{number}:{number}", folder], check=True)
@@ -113,7 +133,7 @@ def by_nbgrader(attack: Attack) -> str:
         notebook = course / "classroom" / "autograded" / "eve" / EXERCISE / f"{EXERCISE}.ipynb"
         shown = notebook.read_text(errors="replace") if notebook.is_file() else ""
         harm = {
-            "others lost": any(found.get(who) != exercise.EARNED for who in ("ann", "zoe")),
+            "others lost": any(found.get(who) != bank.honest.points for who in ("ann", "zoe")),
             "secret read": SECRET in shown,
             "network": seen["called"],
             "processes left": seen["left"] > 0,
@@ -123,16 +143,45 @@ def by_nbgrader(attack: Attack) -> str:
     return ", ".join([said_of(attack, found.get("eve")), *(word for word in harm if harm[word])])
 
 
-def by_qlearn(bank: dict[str, Attack]) -> dict[str, str]:
+def by_qlearn(bank: Bank, attacks: dict[str, Attack]) -> dict[str, str]:
     """Grade ann, the whole bank and zoe as one class, and say what came of it by attack."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        course = make(Path(folder), bank)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        socket.create_server(("127.0.0.1", 9099)) as server,
+    ):
+        server.setblocking(False)
+        course = make(Path(folder), bank, attacks)
         measured(course, "qlearn", "grade", EXERCISE, "--timeout", str(TIMEOUT),
                  "--memory", "1500", "--json")  # fmt: skip
         found = points(course)
-    honest = all(found.get(who) == exercise.EARNED for who in ("ann", "zoe"))
-    more = "" if honest else ", others lost"
-    return {name: said_of(attack, found.get(name)) + more for name, attack in bank.items()}
+        kept = course / "classroom" / "autograded"
+        shown = {
+            path.parts[-3]: path.read_text(errors="replace")
+            for path in kept.glob(f"*/{EXERCISE}/{EXERCISE}.ipynb")
+        }
+        harm = {
+            "others lost": any(found.get(who) != bank.honest.points for who in ("ann", "zoe")),
+            "network": _was_called(server),
+            "processes left": any(_is_sandboxed(one) for one in psutil.process_iter(["uids"])),
+        }
+    ours = {}
+    for name, attack in attacks.items():
+        own = {"secret read": SECRET in shown.get(name, ""),
+               "over 5 MB kept": len(shown.get(name, "")) > 5_000_000}  # fmt: skip
+        words = [word for word, found_ in (harm | own).items() if found_]
+        ours[name] = ", ".join([said_of(attack, found.get(name)), *words])
+    return ours
+
+
+def _was_called(server: socket.socket) -> bool:
+    try:
+        return bool(server.accept())
+    except BlockingIOError:
+        return False
+
+
+def _is_sandboxed(process: psutil.Process) -> bool:
+    return USERS <= process.info["uids"].real < USERS + USER_COUNT
 
 
 def main() -> None:
@@ -141,13 +190,14 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="Step through the bank.")
     parser.add_argument("--output", type=Path, default=Path("bench/hostile.md"))
     options = parser.parse_args()
-    bank = dict([*BANK.items()][:: options.every])
-    ours = by_qlearn(bank)
     report = Report(options.output)
     report.say("# The hostile bank", "", "| submission | nbgrader autograde | qlearn grade |",
                "|---|---|---|")  # fmt: skip
-    for name, attack in bank.items():
-        report.say(f"| {name} | {by_nbgrader(attack)} | {ours[name]} |")
+    for bank in BANKS:
+        some = dict([*bank.attacks.items()][:: options.every])
+        ours = by_qlearn(bank, some)
+        for name, attack in some.items():
+            report.say(f"| {name} | {by_nbgrader(bank, attack)} | {ours[name]} |")
 
 
 if __name__ == "__main__":

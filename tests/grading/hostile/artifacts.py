@@ -31,7 +31,7 @@ def save(model, name="first", suffix=".pt"):
     pathlib.Path("answers").mkdir(exist_ok=True)
     torch.jit.save(torch.jit.script(model), f"answers/{name}{suffix}")
 """
-# Ways to have code run by whoever loads a program; `tests/test_artifacts.py` shows that they do.
+# Ways to have code run by whoever loads a program; `tests/artifacts/` shows that they do.
 FORGE = r"""
 import io, json, pathlib, pickle, zipfile
 import torch
