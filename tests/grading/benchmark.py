@@ -207,7 +207,6 @@ def forking(report: Report) -> None:
         cpu = statistics.median(verdict.cpu_seconds for verdict in verdicts[1:])
         name = "forked, imports shared" if way == "qlearn-forked" else "started, each imports"
         report.say(f"| {name} | {seconds:.2f} | {cpu:.2f} |")
-    report.say("")
 
 
 def _configured(*options: Any, way: str) -> dict[str, Any]:
@@ -241,9 +240,9 @@ def main() -> None:
     banks = [importlib.import_module(f"test_ex{number}") for number in options.exercises.split(",")]
     report = Report(options.output)
     report.say(NOTE)
-    forking(report)
     coordinator = scale(report, options.trivial)
     project(report, throughput(report, work(banks, options.size)), coordinator)
+    forking(report)  # last: its template of kernels stays this process's child
 
 
 if __name__ == "__main__":

@@ -49,7 +49,10 @@ class Run:
 
 
 def measured(course: Path, *command: str) -> Run:
-    """Run a command in the course's folder, as in an activated environment."""
+    """Run a command in the course's folder, as in an activated environment.
+
+    This process may have no other child: the end of all is waited for.
+    """
     # Whose parent has ended becomes a child of this process, so that its CPU time is not lost.
     ctypes.CDLL(None).prctl(CHILD_SUBREAPER, 1, 0, 0, 0)
     environment = {**os.environ, "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
