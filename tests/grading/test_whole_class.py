@@ -125,6 +125,8 @@ def test_folders_of_what_was_killed_are_gone_after_the_next_run(tmp_path, tempor
     process = command(course, temporary, "--workers", "1")
     until(lambda: graded(course))
     until(lambda: list(temporary.glob("qr-*/*")))
+    for one in psutil.Process(process.pid).children(recursive=True):
+        one.suspend()  # or one may start another while the first are killed
     for one in [*psutil.Process(process.pid).children(recursive=True), process]:
         one.kill()
     process.communicate()
