@@ -7,8 +7,10 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 PREFIX, NEW = "qr-", "qn-"  # short, as the paths of sockets must be
 
@@ -24,7 +26,10 @@ def folder() -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Remove what workers of this user left that are no more; their lock went with them."""
+    """Remove what workers of this user left that are no more, folders and sandboxes.
+
+    The lock of a folder went with its worker.
+    """
     _root(os.getpid(), tempfile.gettempdir())
 
 
@@ -52,11 +57,25 @@ def _remove_unless_held(path: Path) -> None:
     try:
         if os.fstat(handle).st_uid == os.geteuid():
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _end_sandboxes(path)
             _remove(path)
     except BlockingIOError:
         pass
     finally:
         os.close(handle)
+
+
+def _end_sandboxes(root: Path) -> None:
+    """Kill the sandboxes of a worker that is no more.
+
+    They end with it, but bubblewrap that is killed while it makes one leaves a process behind
+    that waits for it for ever.
+    """
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            words = process.cmdline()
+            if words[:1] == ["bwrap"] and any(word.startswith(f"{root}/") for word in words):
+                process.kill()
 
 
 def _remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -17,7 +18,7 @@ from qlearn.grading.kernels import started
 from qlearn.grading.limits import Limits, resources
 from qlearn.grading.outputs import Kept
 from qlearn.grading.records import Exercise, Submission
-from qlearn.grading.sandbox import SandboxUnavailable
+from qlearn.grading.sandbox import SandboxUnavailable, command_of, user
 from qlearn.grading.scoring import score
 
 MODULES = {name: FILES[name] for name in ("launcher_handed_in", "own_module_handed_in")}
@@ -123,6 +124,23 @@ def test_folders_of_processes_that_are_no_more_are_removed_and_of_others_kept(te
     assert not dead.parent.exists() and (alive / "d").is_dir()
     made[1].communicate()
     assert not alive.parent.exists()
+
+
+def test_sandboxes_of_processes_that_are_no_more_are_ended_and_of_others_kept(
+    bubblewrap, temporary
+):
+    dead, alive = temporary / "qr-dead" / "work", roots._root(os.getpid(), str(temporary))
+    dead.mkdir(parents=True)
+    sandboxes = []
+    for folder in (dead, alive / "work"):
+        folder.mkdir(exist_ok=True)
+        words = command_of("sleep", "300", folder=str(folder), limits=Limits(), user=user())
+        sandboxes.append(subprocess.Popen(words))
+    roots._root.cache_clear()  # as another worker, which starts now
+    roots.sweep()
+    assert sandboxes[0].wait(30) == -signal.SIGKILL and not dead.parent.exists()
+    assert sandboxes[1].poll() is None
+    sandboxes[1].kill(), sandboxes[1].wait()
 
 
 def test_a_longer_time_is_one_for_cells_and_for_the_processor_too():
