@@ -26,8 +26,10 @@ endif
 
 .PHONY: lab test test-exercises test-grading prepare setup bench bench-grading lock clean release
 
-lab: prepare
-	$(BIN)/qlearn lab
+# Base models that are missing are made while JupyterLab is open. LAB holds more options, as in
+# make lab LAB="--no-browser --port 8890"
+lab: setup
+	$(BIN)/qlearn lab $(LAB)
 
 # What compares times runs alone; the rest, on one thread each, runs side by side: the longest files
 # first, so that no process is left with one of them at the end.

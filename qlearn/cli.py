@@ -50,7 +50,11 @@ def prepare(
     """Train the base models of the lessons, once, into the cache."""
     from qlearn.pretrained import prepare_all
 
-    prepare_all(force=force, everything=everything)
+    states = prepare_all(force=force, everything=everything)
+    for name, state in states.items():
+        typer.echo(f"{name:<32} {state}")
+    if "not kept" in states.values():
+        raise typer.Exit(1)
 
 
 @app.command()
