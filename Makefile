@@ -4,6 +4,7 @@
 #   make test-exercises  grade every bank of right and wrong submissions
 #   make test-grading  put `qlearn grade` to the test
 #   make bench-grading  measure `qlearn grade` beside nbgrader (bench/grading.md)
+#   make bench-setup  measure how long `make lab` takes from a fresh clone
 #   make bench   measure each technique on each model (bench/results.md)
 #   make release write notebooks/exercises anew from solutions
 #   make lock    resolve pyproject.toml anew into requirements.lock
@@ -24,7 +25,7 @@ else
 INSTALL = --requirements requirements.lock
 endif
 
-.PHONY: lab test test-exercises test-grading prepare setup bench bench-grading lock clean release
+.PHONY: lab test test-exercises test-grading prepare setup bench bench-grading bench-setup lock clean release
 
 # Base models that are missing are made while JupyterLab is open. LAB holds more options, as in
 # make lab LAB="--no-browser --port 8890"
@@ -64,6 +65,10 @@ bench-grading: prepare
 
 prepare: setup
 	$(BIN)/qlearn prepare
+
+# JupyterLab is to open within 45 s of a fresh clone, from uv's cache, on two cores.
+bench-setup: setup
+	$(BIN)/python tests/benchmarks/setup.py
 
 bench: prepare
 	$(BIN)/qlearn bench --output bench/results.md

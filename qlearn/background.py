@@ -41,10 +41,10 @@ def start() -> subprocess.Popen | None:
 
 
 def main() -> None:
-    """Make what is missing, on one thread and last in the queue for the processor."""
+    """Make what is missing, on one thread and at low priority."""
+    _stand_back()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=_end_with_the_lab, daemon=True).start()
-    _stand_back()
     import torch
 
     from qlearn.pretrained import RECIPES, path, prepare_all
@@ -72,11 +72,15 @@ def _end_with_the_lab() -> None:
 def _stand_back() -> None:
     import psutil
 
-    lowest = 19 if os.name == "posix" else psutil.IDLE_PRIORITY_CLASS
-    psutil.Process().nice(lowest)
+    # Not the last of all: a lesson may wait for this process beside a video call.
+    nice = 10 if os.name == "posix" else psutil.BELOW_NORMAL_PRIORITY_CLASS
+    psutil.Process().nice(nice)
     # Linux desktops share the processor out by session first, and look at `nice` only within one.
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(lowest))
+    # `start` gives this process a session of its own; another's must not be slowed down.
+    group = Path("/proc/self/autogroup")
+    if group.exists() and os.getsid(0) == os.getpid():
+        with suppress(OSError):  # some systems forbid it
+            group.write_text(str(nice))
 
 
 if __name__ == "__main__":
