@@ -80,7 +80,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	  echo "qlearn needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is another:" \
 	    "name one, as in: make lab PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
+	command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(UV) pip install --python $(BIN)/python $(INSTALL)
 	$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	touch $@
