@@ -4,6 +4,7 @@
 #   make test-exercises  grade every bank of right and wrong submissions
 #   make test-grading  put `qlearn grade` to the test
 #   make bench-grading  measure `qlearn grade` beside nbgrader (bench/grading.md)
+#   make bench-steady  measure what other programs on the machine do to lessons and exercises
 #   make bench   measure each technique on each model (bench/results.md)
 #   make release write notebooks/exercises anew from solutions
 #   make lock    resolve pyproject.toml anew into requirements.lock
@@ -24,7 +25,7 @@ else
 INSTALL = --requirements requirements.lock
 endif
 
-.PHONY: lab test test-exercises test-grading prepare setup bench bench-grading lock clean release
+.PHONY: lab test test-exercises test-grading prepare setup bench bench-grading bench-steady lock clean release
 
 lab: prepare
 	$(BIN)/qlearn lab
@@ -37,7 +38,7 @@ GRADING += $(filter-out $(GRADING),$(sort $(wildcard tests/grading/test_*.py)))
 BANKS = $(sort $(wildcard tests/exercises/test_*.py))
 OTHERS = $(filter-out $(ALONE) $(ALONE:%=%/%) $(GRADING) $(BANKS),\
 	$(sort $(wildcard tests/test_*.py tests/*/test_*.py)))
-TOGETHER = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+TOGETHER = OMP_NUM_THREADS=1 \
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: prepare
@@ -59,6 +60,10 @@ test-grading: prepare
 bench-grading: prepare
 	$(BIN)/python tests/grading/benchmark.py $(BENCH)
 	$(BIN)/python tests/grading/benchmark_hostile.py $(HOSTILE)
+
+# An hour on two cores. A small trial: STEADY="--parts lessons --only 02"
+bench-steady: prepare
+	$(BIN)/python tests/benchmarks/steady.py $(STEADY)
 
 prepare: setup
 	$(BIN)/qlearn prepare

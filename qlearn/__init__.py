@@ -7,9 +7,10 @@ costs little more than ``import torch``.
 from importlib import import_module
 from typing import Any
 
-from qlearn import deprecations
+from qlearn import deprecations, threads
 
 deprecations.silence()
+threads.set_waiting()
 
 __version__ = "0.1.0"
 

@@ -48,8 +48,10 @@ def prepare(
     force: Annotated[bool, typer.Option("--force", help="Make again what is there.")] = False,
 ) -> None:
     """Train the base models of the lessons, once, into the cache."""
+    from qlearn import threads
     from qlearn.pretrained import prepare_all
 
+    threads.install()
     prepare_all(force=force, everything=everything)
 
 
@@ -59,8 +61,10 @@ def lab(
     browser: Annotated[bool, typer.Option(help="Open the first lesson in a browser.")] = True,
 ) -> None:
     """Open the course in JupyterLab."""
+    from qlearn import threads
     from qlearn.lab import start
 
+    threads.install()
     try:
         code = start(port, browser)
     except FileNotFoundError as error:
