@@ -30,5 +30,7 @@ PRELOADED = [
     "qlearn.grading.run",
     "qlearn.grading.scoring",
 ]
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(PRELOADED)
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
+context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+if FORKS:
+    context.set_forkserver_preload(PRELOADED)

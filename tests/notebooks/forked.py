@@ -73,9 +73,10 @@ def _kernel(arguments, folder):
     import numpy as np
     from ipykernel.kernelapp import IPKernelApp
 
-    os.setsid()
     os.chdir(folder)
-    os.environ["JPY_PARENT_PID"] = str(os.getppid())  # without its parent it ends
+    if os.name == "posix":
+        os.setsid()
+        os.environ["JPY_PARENT_PID"] = str(os.getppid())  # without its parent it ends
     random.seed()  # not the server's state, which all would share
     np.random.seed()
     IPKernelApp.launch_instance(arguments)
