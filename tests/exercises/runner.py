@@ -19,7 +19,7 @@ from forking import context
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = sorted(path.name for path in (ROOT / "solutions").iterdir() if path.is_dir())
-PATIENCE = 300  # seconds for one submission's work, or its tests
+PATIENCE = 900  # seconds for one submission's work, or its tests: only a hang takes as long
 
 
 @dataclass
