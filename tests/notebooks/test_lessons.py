@@ -93,6 +93,7 @@ def test_lesson_runs(path, base_models):
     assert not noise(cells)
 
 
+@pytest.mark.long  # the banks have the same cells, work and tests apart
 @pytest.mark.parametrize("path", each(SOLUTIONS))
 def test_solution_runs(path, tmp_path, base_models):
     """Its own tests, visible and hidden, are cells of it: one that failed would raise here."""
