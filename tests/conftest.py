@@ -10,6 +10,22 @@ import pytest
 from qlearn import pretrained
 from qlearn.deprecations import SILENCED
 
+TESTS = Path(__file__).parent
+# The files of which one process has most to do, so that no process is left with one at the end.
+LONGEST = (
+    "grading/test_same_grades.py",
+    "exercises/test_ex2.py",
+    "exercises/test_ex1.py",
+    "grading/test_hostile.py",
+    "exercises/test_ex3.py",
+    "grading/test_kills.py",
+    "exercises/test_ex5.py",
+    "grading/test_guide.py",
+    "exercises/test_ex4.py",
+    "grading/test_faults.py",
+    "notebooks/test_lessons.py",
+    "test_bench.py",
+)
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -39,6 +55,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Silence in tests what qlearn silences for learners: pytest resets the filters."""
     for message, category in SILENCED:
         config.addinivalue_line("filterwarnings", f"ignore:{message}:{category.__name__}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest; keep a file's tests, which share fixtures, in one process.
+
+    A test that names a group of its own goes where there is room (`--dist loadgroup`).
+    """
+    longest = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: longest.get(item.path, len(longest)))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
 
 
 def needed(program: str, *names: str) -> str:

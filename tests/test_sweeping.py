@@ -15,7 +15,7 @@ NUMBERS = ["size_mb", "latency_ms", "speedup", "accuracy", "standard_error", "ma
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
-    monkeypatch.setattr(sweeping, "PATIENCE", 120)
+    monkeypatch.setattr(sweeping, "PATIENCE", 900)
     return tmp_path
 
 

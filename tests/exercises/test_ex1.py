@@ -257,6 +257,17 @@ qlearn.submit("resnet_int8", quantize_dynamic(stranger, {nn.Linear}), batch)
 }
 
 
+# Each test cell and each kind of fault once.
+DECISIVE = {
+    "FX, weights only",
+    "the float model, renamed",
+    "a ResNet that was never trained, one of five layers quantized",
+    "latencies and sizes that were hoped for",
+    "no tables but texts and lists",
+    "unreadable and empty files",
+}
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, runner.Result]:
     """Folder of the reference's answers, and its result."""
@@ -270,7 +281,7 @@ def test_the_reference_gets_full_marks(reference: tuple[Path, runner.Result]) ->
     assert not result.messages
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", runner.cases(RIGHT, DECISIVE))
 def test_a_right_way_gets_full_marks(
     name: str, reference: tuple[Path, runner.Result], tmp_path: Path
 ) -> None:
@@ -278,7 +289,7 @@ def test_a_right_way_gets_full_marks(
     assert not runner.lost(EXERCISE, result), (result.messages, result.work_error)
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", runner.cases(WRONG, DECISIVE))
 def test_a_wrong_way_loses_exactly_its_points(
     name: str, reference: tuple[Path, runner.Result], tmp_path: Path
 ) -> None:

@@ -262,6 +262,19 @@ WRONG = {
 }
 
 
+# Each test cell and each kind of fault once.
+DECISIVE = {
+    "scripted by hand",
+    "ignores its input",
+    "float renamed",
+    "the embedding left in float",
+    "another exercise's model",
+    "made-up times",
+    "a conclusion against the times",
+    "unreadable",
+}
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     """The folder in which the reference has run, with its result."""
@@ -282,14 +295,14 @@ def test_reference_gets_full_marks(answers):
     assert not result.work_error
 
 
-@pytest.mark.parametrize("name", [name for name in RIGHT if RIGHT[name]])
+@pytest.mark.parametrize("name", runner.cases(filter(RIGHT.get, RIGHT), DECISIVE))
 def test_right_ways_get_full_marks(answers, name, tmp_path):
     result = graded(answers, RIGHT[name], tmp_path)
     assert not result.work_error
     assert result.points == runner.maximum(EXERCISE), result.messages
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", runner.cases(WRONG, DECISIVE))
 def test_wrong_ways_lose_what_they_should(answers, name, tmp_path):
     patch, lost = WRONG[name]
     result = graded(answers, patch, tmp_path)

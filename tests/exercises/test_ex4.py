@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import runner
 
-runner.preload("torchao.quantization")
-
 EXERCISE = "ex4_schemes"
 HANDED_IN = {
     "work-1": ["fp32", "bf16", "fp16"],
@@ -337,6 +335,26 @@ WRONG = {
 }
 
 
+# Each test cell and each kind of fault once.
+DECISIVE = {
+    "frozen TorchScript",
+    "dynamic per channel and torchao's other int8",
+    "FX and min-max observers",
+    "fronts by sorting, best first",
+    "a float model renamed",
+    "dynamic, one layer only",
+    "weight-only: the float model exported",
+    "the default qconfig twice",
+    "static, one layer only",
+    "stubs missing",
+    "accuracy on the training set",
+    "made-up latency",
+    "a front of everything",
+    "fp32 for everybody",
+    "an unreadable file",
+}
+
+
 def merged(bank: dict[str, tuple[dict, dict]]) -> dict[str, tuple[dict, dict]]:
     """Put submissions that concern one part each together, one of every part, to save time."""
     queues, alone = {}, {}
@@ -386,15 +404,21 @@ def test_the_reference_gets_full_marks(reference):
     assert not result.messages and not result.work_error
 
 
-@pytest.mark.parametrize("names, patch", [(n, p) for n, (p, _) in merged(RIGHT).items()])
-def test_other_right_ways_get_full_marks(names, patch, reference, tmp_path):
+def cases(bank: dict[str, tuple[dict, dict]]) -> list:
+    """Parameters for a bank: decisive ones together, and the others for `make test-long`."""
+    rest = {name: case for name, case in bank.items() if name not in DECISIVE}
+    decisive = {name: case for name, case in bank.items() if name in DECISIVE}
+    made = [pytest.param(n, *case) for n, case in merged(decisive).items()]
+    return made + [pytest.param(n, *c, marks=pytest.mark.long) for n, c in merged(rest).items()]
+
+
+@pytest.mark.parametrize("names, patch, lost", cases(RIGHT))
+def test_other_right_ways_get_full_marks(names, patch, lost, reference, tmp_path):
     result = runner.grade(EXERCISE, work(patch, tmp_path, reference[0]), tmp_path)
-    assert not result.messages, result.work_error
+    assert runner.lost(EXERCISE, result) == lost and not result.messages, result.work_error
 
 
-@pytest.mark.parametrize(
-    "names, patch, expected", [(n, *rest) for n, rest in merged(WRONG).items()]
-)
+@pytest.mark.parametrize("names, patch, expected", cases(WRONG))
 def test_wrong_ones_lose_their_points(names, patch, expected, reference, tmp_path):
     result = runner.grade(EXERCISE, work(patch, tmp_path, reference[0]), tmp_path)
     assert runner.lost(EXERCISE, result) == expected, (result.messages, result.work_error)

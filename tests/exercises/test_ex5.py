@@ -18,13 +18,6 @@ ALL_OF_4 = {"test-4": 1, "test-4-size": 1, "test-4-hidden": 2}
 ALL_OF_5 = {"test-5": 1, "test-5-agreement": 1, "test-5-latency": 1}
 NOT_RUN = {"test-5-agreement": 1, "test-5-latency": 1}
 
-runner.preload(
-    "executorch.runtime",
-    "executorch.backends.xnnpack.partition.xnnpack_partitioner",
-    "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
-    "torchao.quantization.pt2e.quantize_pt2e",
-)
-
 # What submissions share: the ways into the two formats.
 LITE = """
 def lite(module, name, example=one):
@@ -290,6 +283,20 @@ WRONG = {
 }
 
 
+# Each test cell and each kind of fault once.
+DECISIVE = {
+    "eager mode",
+    "the course's exporter; a table by hand, and a phone",
+    "float files renamed",
+    "an untrained model; a constant; PT2E for the linear layer only",
+    "no partitioner",
+    "a file that would end the process",
+    "made-up latencies",
+    "accuracy for agreement",
+    "one speedup for both",
+}
+
+
 @pytest.fixture(scope="module")
 def reference(base_models, tmp_path_factory) -> tuple[Path, runner.Result]:
     """The folder and the result of the reference's own work."""
@@ -303,7 +310,7 @@ def test_the_reference_gets_full_marks(reference: tuple[Path, runner.Result]) ->
     assert not result.messages
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", runner.cases(RIGHT, DECISIVE))
 def test_a_right_way_gets_full_marks(
     name: str, reference: tuple[Path, runner.Result], tmp_path: Path
 ) -> None:
@@ -311,7 +318,7 @@ def test_a_right_way_gets_full_marks(
     assert not result.messages, (result.messages, result.work_error)
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", runner.cases(WRONG, DECISIVE))
 def test_a_wrong_way_loses_exactly_its_points(
     name: str, reference: tuple[Path, runner.Result], tmp_path: Path
 ) -> None:
