@@ -35,7 +35,7 @@ lab: prepare
 # Every test has one thread, and as many run at once as there are cores (tests/conftest.py says which
 # first). Each starts many processes: what Python has compiled for one of them must be kept.
 PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest \
-	--numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	--numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: prepare
 	$(BIN)/ruff check .

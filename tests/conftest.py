@@ -1,11 +1,14 @@
 """Fixtures that several test files share."""
 
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from qlearn import pretrained
 from qlearn.deprecations import SILENCED
@@ -57,17 +60,28 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"ignore:{message}:{category.__name__}")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; keep a file's tests, which share fixtures, in one process.
-
-    A test that names a group of its own goes where there is room (`--dist loadgroup`).
-    """
+    """Begin with the longest files."""
     longest = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: longest.get(item.path, len(longest)))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS))))
+
+
+class Scheduling(LoadFileScheduling):
+    """A file's tests, which share fixtures, stay in one process; some go where there is room."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        if file.endswith("/test_lessons.py"):
+            return nodeid
+        if file.endswith("/test_same_grades.py"):
+            return re.search(r"ex\d", nodeid)[0]  # the class of an exercise
+        return file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Have `--dist loadfile` do so."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def needed(program: str, *names: str) -> str:

@@ -21,11 +21,7 @@ import runner  # noqa: E402
 PROGRAMS = Path(sys.executable).parent
 QUICKEST = ("ex3_qat_vs_ptq", "ex4_schemes")
 CLASSES = [
-    pytest.param(
-        exercise,
-        marks=[pytest.mark.xdist_group(f"class of {exercise}")]
-        + [pytest.mark.long] * (exercise not in QUICKEST),
-    )
+    pytest.param(exercise, marks=[] if exercise in QUICKEST else pytest.mark.long)
     for exercise in runner.EXERCISES
 ]
 # Second parts that hand in something wrong, after the reference's first part and nothing else.

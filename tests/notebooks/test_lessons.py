@@ -42,11 +42,6 @@ def run(notebook, folder, **manager):
     return guarded.cells[1:]
 
 
-def each(paths):
-    """Notebooks as parameters, each for whichever process is free."""
-    return [pytest.param(p, id=p.stem, marks=pytest.mark.xdist_group(p.stem)) for p in paths]
-
-
 def outputs(cells):
     return [out for cell in cells if cell.cell_type == "code" for out in cell.outputs]
 
@@ -81,7 +76,7 @@ def test_what_the_lessons_import_says_nothing_and_needs_no_network(tmp_path):
     assert len(lines) > 50 and not noise(run(notebook, tmp_path))
 
 
-@pytest.mark.parametrize("path", each(LESSONS))
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_lesson_runs(path, base_models):
     cells = run(nbformat.read(path, as_version=4), path.parent, kernel_manager_class=ForkedManager)
     pages = [out.data.get("text/html", "") for out in outputs(cells) if "data" in out]
@@ -94,7 +89,7 @@ def test_lesson_runs(path, base_models):
 
 
 @pytest.mark.long  # the banks have the same cells, work and tests apart
-@pytest.mark.parametrize("path", each(SOLUTIONS))
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solution_runs(path, tmp_path, base_models):
     """Its own tests, visible and hidden, are cells of it: one that failed would raise here."""
     run(nbformat.read(path, as_version=4), tmp_path, kernel_manager_class=ForkedManager)
