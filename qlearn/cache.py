@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
 import time
@@ -46,8 +47,17 @@ def save_atomically(value: Any, path: Path) -> None:
 
     The temporary file is in the same folder, because a rename is atomic only within one file
     system. Temporary files that an interrupted run left behind are removed.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to, or has no room.
     """
     import torch  # not above: who only asks for the folder need not pay for it
+
+    # Not into the file at once: where the disk is full, PyTorch raises a RuntimeError about itself.
+    content = io.BytesIO()
+    torch.save(value, content)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob("*.tmp"):
@@ -55,7 +65,7 @@ def save_atomically(value: Any, path: Path) -> None:
             left.unlink(missing_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save(value, temporary)
+        temporary.write_bytes(content.getbuffer())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

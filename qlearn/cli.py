@@ -52,7 +52,11 @@ def prepare(
     from qlearn.pretrained import prepare_all
 
     threads.install()
-    prepare_all(force=force, everything=everything)
+    states = prepare_all(force=force, everything=everything)
+    for name, state in states.items():
+        typer.echo(f"{name:<32} {state}")
+    if "not kept" in states.values():
+        raise typer.Exit(1)
 
 
 @app.command()

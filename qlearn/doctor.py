@@ -166,12 +166,18 @@ def _disk() -> Finding:
 
 def _base_models() -> Finding:
     from qlearn.pretrained import RECIPES, path
+    from qlearn.turns import taken
 
     absent = [name for name in RECIPES if not path(name).exists()]
     if not absent:
         return Finding("base models", "all there", "lessons start at once")
+    found = f"{len(absent)} missing"
+    making = [name for name in absent if taken(path(name))]
+    if making:
+        found += f", {' and '.join(making)} being made"
+        return Finding("base models", found, "a lesson that needs it waits for it")
     meaning = "lessons train what they miss when they first need it"
-    return Finding("base models", f"{len(absent)} missing", meaning, "Run `qlearn prepare`.")
+    return Finding("base models", found, meaning, "Run `qlearn prepare`, or `qlearn lab`.")
 
 
 def _kernel() -> Finding:

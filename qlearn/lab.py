@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from qlearn import background
+
 SETTINGS = Path(__file__).parent / "jupyterlab"
 COURSE = Path(__file__).parents[1]
 FIRST_LESSON = Path("notebooks") / "00_start_here.ipynb"
@@ -50,6 +52,7 @@ def start(port: int | None, browser: bool) -> int:
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = {**os.environ, "JUPYTER_CONFIG_PATH": path, "PATH": programs}
     os.chdir(COURSE)
+    making = background.start()  # noqa: F841  it ends when this name does
     if os.name == "posix":
         # JupyterLab takes this process's place, so that whoever stops `qlearn lab` stops it too.
         os.execve(sys.executable, command, environment)

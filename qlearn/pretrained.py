@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from qlearn import data, models
+from qlearn import data, inventory, models
 from qlearn.cache import home, save_atomically
 from qlearn.training import evaluate, fit
+from qlearn.turns import Counted, turn
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet
@@ -40,18 +41,16 @@ class Recipe:
     stages: tuple[tuple[int, float], ...]
 
 
+# In the order in which lessons need them, which is the order in which they are made.
 RECIPES = {
+    # The second stage settles it: at the first rate its accuracy jumps by points every epoch.
+    "resnet18": Recipe(models.resnet18, lambda: data.digits(channels=3), ((5, 1e-3), (2, 1e-4))),
     "mlp": Recipe(models.MLP, data.digits, ((15, 1e-3),)),
-    "small_cnn": Recipe(models.SmallCNN, data.digits, ((8, 1e-3),)),
     "depthwise_cnn": Recipe(models.DepthwiseCNN, data.digits, ((15, 1e-3),)),
     "phrase_lstm": Recipe(
-        lambda: models.PhraseLSTM(data.VOCABULARY, len(data.LANGUAGES)),
-        data.phrases,
-        ((12, 2e-3),),
+        lambda: models.PhraseLSTM(data.VOCABULARY, len(data.LANGUAGES)), data.phrases, ((12, 2e-3),)
     ),
-    # The second stage settles it: at the first rate its accuracy jumps by points from one epoch to
-    # the next.
-    "resnet18": Recipe(models.resnet18, lambda: data.digits(channels=3), ((5, 1e-3), (2, 1e-4))),
+    "small_cnn": Recipe(models.SmallCNN, data.digits, ((8, 1e-3),)),
 }
 
 
@@ -143,15 +142,17 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
     Returns
     -------
     dict of str
-        For each model "made" or "there"; for "imagenet", "unavailable" when it cannot be had;
-        for the sweeps, how many rows have numbers.
+        For each model "made" or "there", or "not kept" where it cannot be, which ends the attempt;
+        for "imagenet", "unavailable" when it cannot be had; for the sweeps, how many rows have
+        numbers.
     """
     states = {}
     for name in RECIPES:
         there = not force and _read(name) is not None
-        if not there:
-            _train(name)
+        if not there and not _make(name, force)[1]:
+            return states | {name: "not kept"}
         states[name] = "there" if there else "made"
+    inventory.record(map(path, RECIPES))
     if everything:
         try:
             _imagenet()
@@ -160,8 +161,6 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
             print(f"Notice: {error}")
             states["imagenet"] = "unavailable"
         states |= _sweep_all(force)
-    for name, state in states.items():
-        print(f"{name:<32} {state}")
     return states
 
 
@@ -200,7 +199,7 @@ def _build(name: str) -> nn.Module:
 
 
 def _load(name: str) -> nn.Module:
-    return _read(name) or _train(name)
+    return _read(name) or _make(name)[0]
 
 
 def _read(name: str) -> nn.Module | None:
@@ -212,22 +211,41 @@ def _read(name: str) -> nn.Module | None:
     try:
         model.load_state_dict(torch.load(file, weights_only=True))
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, pickle.UnpicklingError):
-        print(f"Notice: {file} is damaged; {name} is trained again.")
         return None
     return model.eval()
 
 
+def _make(name: str, force: bool = False) -> tuple[nn.Module, bool]:
+    """Return the model, trained by this process or another one, and whether it is kept."""
+    file = path(name)
+    with turn(file, name):
+        made = None if force else _read(name)  # by the process that had the turn before
+        if made is not None:
+            return made, True
+        if not force and file.exists():
+            print(f"Notice: {file} is damaged; {name} is trained again.")
+        model = _train(name)
+        try:
+            save_atomically(model.state_dict(), file)
+            return model, True
+        except OSError as error:
+            print(
+                f"{name} cannot be kept in {file.parent} ({error.strerror}) and will be trained "
+                "again: free some disk space, or set QLEARN_HOME to a folder on another disk."
+            )
+            return model, False
+
+
 def _train(name: str) -> nn.Module:
-    """Train a model as its recipe says, and keep its state_dict in the cache."""
+    """Train a model as its recipe says."""
     recipe = RECIPES[name]
     print(f"Training {name} once; it is then kept in {home() / 'models'}.")
     model = _build(name)
-    dataset = recipe.data()
-    train, test = data.loaders(dataset, seed=SEED)
+    train, test = data.loaders(recipe.data(), seed=SEED)
+    counted = Counted(train, sum(epochs for epochs, _ in recipe.stages), path(name))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         for epochs, learning_rate in recipe.stages:
-            fit(model, train, epochs=epochs, learning_rate=learning_rate)
-    print(f"Accuracy on the test set: {evaluate(model, test):.1%}")
-    save_atomically(model.state_dict(), path(name))
+            fit(model, counted, epochs=epochs, learning_rate=learning_rate)
+    print(f"Accuracy of {name} on the test set: {evaluate(model, test):.1%}")
     return model

@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+# Without tqdm's batches per second: with them the longest numbers do not fit 80 columns.
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
 
 def fit(
     model: nn.Module,
@@ -59,7 +62,7 @@ def fit(
     _check(model, train_loader, epochs)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     history = []
-    bar = tqdm(total=epochs * len(train_loader), file=sys.stdout, ncols=80, leave=True)
+    bar = tqdm(total=epochs * len(train_loader), file=sys.stdout, ncols=80, bar_format=BAR)
     try:
         for epoch in range(1, epochs + 1):
             model.train()

@@ -1,5 +1,6 @@
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ def quick(tmp_path, monkeypatch):
 
 
 def files(folder):
-    return sorted(path.name for path in (folder / "models").iterdir())
+    """What is in the cache beside the locks, which stay, and the list of what is there."""
+    names = {path.name for path in (folder / "models").iterdir()}
+    return sorted(name for name in names if not name.endswith((".lock", ".txt")))
 
 
 @pytest.mark.parametrize(
@@ -103,11 +106,12 @@ def test_a_damaged_file_is_noticed_and_replaced(quick, capsys, content):
 
 
 def test_an_interruption_leaves_nothing_half_written(quick, monkeypatch):
-    def interrupted(value, path):
-        path.write_bytes(b"half")
+    def interrupted(path, content):
+        with path.open("wb") as file:
+            file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("torch.save", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrained.mlp()
     assert files(quick) == []
@@ -163,5 +167,4 @@ def test_resnet18_takes_imagenet_weights_from_torchs_cache(offline, tmp_path, ca
 
 def test_prepare_everything_reports_weights_that_cannot_be_had(quick, offline, capsys):
     assert pretrained.prepare_all(everything=True) == {"mlp": "made", "imagenet": "unavailable"}
-    out = capsys.readouterr().out
-    assert "Notice: The ImageNet weights" in out and "unavailable" in out
+    assert "Notice: The ImageNet weights" in capsys.readouterr().out

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -39,6 +40,17 @@ def test_fit_learns_and_tells_its_history(model, loaders, capsys):
     assert "epoch 3/3: 100%" in printed.out and "accuracy" in printed.out and not printed.err
     assert printed.out.count("\n") == 1, "one bar for the whole run"
     assert max(len(line) for line in printed.out.replace("\n", "\r").split("\r")) <= 80
+
+
+def test_the_longest_numbers_fit_a_line_of_80_columns(capsys):
+    """1,320 batches, 11 epochs, a loss of hundreds: each part is whole."""
+    torch.manual_seed(0)
+    samples = TensorDataset(torch.randn(120, 4) * 1e3, torch.arange(120) % 2)
+    fit(nn.Linear(4, 2), torch.utils.data.DataLoader(samples), epochs=11, learning_rate=1e-9)
+    last = capsys.readouterr().out.strip().split("\r")[-1]
+    parts = r"epoch 11/11: 100%\|.+\| 1320/1320 \[\d\d:\d\d<00:00, "
+    parts += r"loss \d{3}\.\d{3}, accuracy 0\.\d{3}]"
+    assert re.fullmatch(parts, last) and len(last) <= 80, last
 
 
 def test_fit_repeats_itself_given_the_seeds():
