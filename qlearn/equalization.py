@@ -1,18 +1,17 @@
-"""Classical repairs of post-training quantization, small and from scratch.
+"""Cross-layer equalization and bias correction: a float model made fit for few bits.
 
-They take a float model and return a float model that loses less when its weights are rounded:
-quantize the result with any scheme.
+Both return a float model that loses less when its weights are rounded; quantize it with any
+scheme.
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from qlearn.calibration import inputs_of, record, require_eval
-
-Observer = Callable[[], nn.Module]  # makes a weight observer, as the ``weight`` of a QConfig does
+from qlearn.qconfigs import LAYERS, WeightObserver, round_weights
 
 
 def fold(model: nn.Module) -> torch.fx.GraphModule:
@@ -38,19 +37,19 @@ def fold(model: nn.Module) -> torch.fx.GraphModule:
 
 
 def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:
-    """Give channels between two layers ranges that agree (cross-layer equalization).
+    """Give the channels between two layers equal ranges (cross-layer equalization).
 
-    Wherever layer, ReLU, layer follow one another, channel i of the first is divided by sᵢ and
-    undone in the second: ReLU(x / s) = ReLU(x) / s for s > 0. With sᵢ = √(r₁ᵢ / r₂ᵢ), where
-    rᵢ is the largest weight of the channel in either layer, both get the range √(r₁ᵢ r₂ᵢ). The
-    float outputs stay the same, up to rounding.
+    Where a layer, a ReLU and a layer follow one another, output channel i of the first is divided
+    by sᵢ and input channel i of the second multiplied by it. The float outputs stay the same, up
+    to rounding, because ReLU(x / s) = ReLU(x) / s for s > 0. With sᵢ = √(r₁ᵢ / r₂ᵢ), where rᵢ is
+    the largest weight of the channel in either layer, both ranges become √(r₁ᵢ r₂ᵢ).
 
     Parameters
     ----------
     model
-        A float model in eval mode; it stays as it is. Batch norms are folded first.
+        A float model in eval mode; it is not changed. Batch norms are folded first.
     sweeps
-        Times to go through all pairs; each pair disturbs its neighbours a little less.
+        Passes over all pairs; each pair disturbs its neighbours, a little less every time.
 
     Raises
     ------
@@ -62,14 +61,17 @@ def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:
     Nagel et al. 2019, Data-Free Quantization through Weight Equalization and Bias Correction
     (arXiv 1906.04721), section 4.1.
     """
+    # Step 1: fold batch norms, so that the weights are the ones that will be quantized.
     equalized = fold(model)
+    # Step 2: find the pairs of layers that a scale can be moved between.
     pairs = _pairs(equalized)
     if not pairs:
         raise ValueError("there is nothing to equalize: no ReLU stands between two layers.")
+    # Step 3: equalize pair by pair, until the ranges settle: a layer may belong to two pairs.
     with torch.no_grad():
         for _ in range(sweeps):
             for first, second in pairs:
-                _equalize(first, second)
+                _equalize_pair(first, second)
     return equalized
 
 
@@ -80,7 +82,7 @@ def _pairs(graph: torch.fx.GraphModule) -> list[tuple[nn.Module, nn.Module]]:
 
     def layer(node: torch.fx.Node) -> nn.Module | None:
         once = node.op == "call_module" and calls.count(node.target) == 1
-        return modules[node.target] if once and is_layer(modules[node.target]) else None
+        return modules[node.target] if once and type(modules[node.target]) in LAYERS else None
 
     def is_relu(node: torch.fx.Node) -> bool:
         if node.op == "call_module":
@@ -89,6 +91,7 @@ def _pairs(graph: torch.fx.GraphModule) -> list[tuple[nn.Module, nn.Module]]:
 
     pairs = []
     for node in graph.graph.nodes:
+        # A second user of either value would see the scale, and the outputs would change.
         (relu, *more) = node.users or (None,)
         if layer(node) is None or relu is None or more or not is_relu(relu):
             continue
@@ -98,21 +101,18 @@ def _pairs(graph: torch.fx.GraphModule) -> list[tuple[nn.Module, nn.Module]]:
     return pairs
 
 
-def is_layer(module: nn.Module) -> bool:
-    """Tell whether a module is one that these repairs know."""
-    return type(module) in (nn.Conv2d, nn.Linear)
-
-
-def _equalize(first: nn.Module, second: nn.Module) -> None:
+def _equalize_pair(first: nn.Module, second: nn.Module) -> None:
     """Equalize the output channels of one layer with the input channels of the next."""
-    groups = getattr(second, "groups", 1)
-    weight = second.weight.data
-    # groups × outputs of a group × inputs of a group × kernel
+    # The second layer's weights by input channel: groups × outputs × inputs × kernel.
+    groups, weight = getattr(second, "groups", 1), second.weight.data
     inward = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
-    reach = first.weight.abs().flatten(1).amax(1)
-    reach_next = inward.abs().amax((1, 3)).flatten()
-    scale = torch.sqrt(reach / reach_next)
-    scale[(reach == 0) | (reach_next == 0)] = 1  # a dead channel has nothing to equalize
+    # The range of each channel in either layer: r₁ and r₂.
+    range1 = first.weight.abs().flatten(1).amax(1)
+    range2 = inward.abs().amax((1, 3)).flatten()
+    # s = √(r₁ / r₂); a channel without weights on one side has nothing to equalize.
+    scale = torch.sqrt(range1 / range2)
+    scale[(range1 == 0) | (range2 == 0)] = 1
+    # Divide the first layer's outputs, bias included, and multiply the second layer's inputs.
     first.weight.data /= scale.reshape(-1, *[1] * (first.weight.dim() - 1))
     if first.bias is not None:
         first.bias.data /= scale
@@ -120,18 +120,18 @@ def _equalize(first: nn.Module, second: nn.Module) -> None:
 
 
 def correct_bias(
-    model: nn.Module, weight: Observer, loader: Iterable, batches: int = 4
+    model: nn.Module, weight: WeightObserver, loader: Iterable, batches: int = 4
 ) -> torch.fx.GraphModule:
-    """Shift biases so that rounding the weights leaves each channel's mean where it was.
+    """Shift biases so that rounded weights leave the mean of each channel unchanged.
 
-    Rounding errors of one channel's weights do not cancel where inputs are positive, as after a
-    ReLU: the mean of its output moves. Layer by layer, with the layers before it already rounded
-    and corrected, the mean error over some data is taken off the bias.
+    The rounding errors of a channel's weights do not cancel where inputs are positive, as after a
+    ReLU: the mean of its output moves. Layer by layer, with the layers before it rounded and
+    corrected already, the mean error over some data is subtracted from the bias.
 
     Parameters
     ----------
     model
-        A float model in eval mode; it stays as it is. Batch norms are folded first.
+        A float model in eval mode; it is not changed. Batch norms are folded first.
     weight
         Makes the observer of the weights: the ``weight`` of the QConfig to be used.
     loader, batches
@@ -140,60 +140,37 @@ def correct_bias(
     Returns
     -------
     GraphModule
-        Weights in float, as they were; biases for the rounded weights. Its float outputs are off
-        by what rounding is going to put right.
+        With the float weights and with biases for the rounded ones: its outputs are right only
+        after its weights have been quantized.
 
     References
     ----------
-    Nagel et al. 2019 (arXiv 1906.04721), section 4.2; the means are measured here, as in their
+    Nagel et al. 2019 (arXiv 1906.04721), section 4.2; the means are measured on data, as in their
     appendix D, and not computed from batch norms.
     """
+    # Step 1: fold batch norms, and list the layers in the order in which they run.
     corrected = fold(model)
-    data = [inputs_of(batch) for batch, _ in zip(loader, range(batches), strict=False)]
     calls = [node.target for node in corrected.graph.nodes if node.op == "call_module"]
-    names = [name for name in dict.fromkeys(calls) if is_layer(corrected.get_submodule(name))]
-    wanted = _means(corrected, names, data)
+    names = [n for n in dict.fromkeys(calls) if type(corrected.get_submodule(n)) in LAYERS]
+    # Step 2: measure the mean output of each channel with float weights, E[y].
+    data = [inputs_of(batch) for batch, _ in zip(loader, range(batches), strict=False)]
+    wanted = _channel_means(corrected, names, data)
+    # Step 3: round the weights.
     rounded = round_weights(corrected, weight)
-    for name in wanted:
-        shift = wanted[name] - _means(rounded, [name], data)[name]
+    for name in names:
+        # Step 4: measure again. Earlier layers are corrected: what is left is this layer's error.
+        shift = wanted[name] - _channel_means(rounded, [name], data)[name]
+        # Step 5: add E[y] − E[ŷ] to the bias, where the next layer will see it and in the result.
         for layer in (rounded.get_submodule(name), corrected.get_submodule(name)):
             bias = torch.zeros_like(shift) if layer.bias is None else layer.bias.detach()
             layer.bias = nn.Parameter(bias + shift)
     return corrected
 
 
-def _means(model: nn.Module, names: list[str], data: list[Tensor]) -> dict[str, Tensor]:
-    """Mean output of each channel of each layer, in the order of the names."""
+def _channel_means(model: nn.Module, names: list[str], data: list[Tensor]) -> dict[str, Tensor]:
+    """Mean output of each channel of each layer."""
     outputs = record(model, names, data, batches=None)
     return {
         name: torch.cat(parts).transpose(0, 1 if parts[0].dim() == 4 else -1).flatten(1).mean(1)
         for name, parts in outputs.items()
     }
-
-
-def round_weights(model: nn.Module, weight: Observer) -> nn.Module:
-    """Return a copy with the weights of each Conv2d and Linear rounded to their grid, in float.
-
-    Parameters
-    ----------
-    model
-        A float model.
-    weight
-        Makes the observer that finds a layer's grid.
-    """
-    rounded = copy.deepcopy(model)
-    for layer in filter(is_layer, rounded.modules()):
-        scale, observer = grid_of(layer, weight)
-        codes = (layer.weight.detach() / scale).round()
-        layer.weight.data = codes.clamp(observer.quant_min, observer.quant_max) * scale
-    return rounded
-
-
-def grid_of(layer: nn.Module, weight: Observer) -> tuple[Tensor, nn.Module]:
-    """Return the step of a layer's symmetric grid, shaped like its weights, and the observer."""
-    observer = weight()
-    observer(layer.weight.detach())
-    scale, zero_point = observer.calculate_qparams()
-    if zero_point.any():
-        raise ValueError("the weight observer is not symmetric: choose a symmetric qscheme.")
-    return scale.reshape(-1, *[1] * (layer.weight.dim() - 1)), observer
