@@ -118,10 +118,17 @@ def _epoch(
 def evaluate(model: Callable[[Tensor], Tensor], loader: Iterable) -> float:
     """Return the share of samples whose largest logit is at the label.
 
+    The model is left as it was: evaluation mode holds for the call only, no gradient is made, and
+    fake quantization does not learn ranges from the test set. (A model that
+    ``prepare`` returned for calibration does: its observers see whatever it runs on.)
+
     Parameters
     ----------
-    model, loader
-        As `predict` takes them.
+    model
+        Any callable from inputs to N×classes logits: a module (float, prepared, quantized,
+        scripted, exported) or a function around another runtime.
+    loader
+        Batches of (inputs, int64 labels).
 
     Returns
     -------
@@ -137,30 +144,7 @@ def evaluate(model: Callable[[Tensor], Tensor], loader: Iterable) -> float:
 
 
 def predict(model: Callable[[Tensor], Tensor], loader: Iterable) -> tuple[Tensor, Tensor]:
-    """Run a model on all samples of a loader.
-
-    The model is left as it was: evaluation mode holds for the call only, no gradient is made, and
-    fake quantization does not learn ranges from the test set. (A model that
-    ``prepare`` returned for calibration does: its observers see whatever it runs on.)
-
-    Parameters
-    ----------
-    model
-        Any callable from inputs to N×classes logits: a module (float, prepared, quantized,
-        scripted, exported) or a function around another runtime.
-    loader
-        Batches of (inputs, int64 labels).
-
-    Returns
-    -------
-    tuple of Tensor
-        Outputs and labels, in the loader's order.
-
-    Raises
-    ------
-    ValueError
-        If the loader holds no samples.
-    """
+    """Return outputs and labels of all samples, as `evaluate` sees them."""
     with _evaluation_mode(model), torch.no_grad():
         pairs = [(model(inputs), torch.as_tensor(labels)) for inputs, labels in loader]
     if not sum(len(labels) for _, labels in pairs):

@@ -26,10 +26,6 @@ class Int4Linear(nn.Module):
 
     Every 32 inputs of an output share a scale and a zero. Both sides of the weight are padded with
     zeros to the sizes that the kernel asks for.
-
-    References
-    ----------
-    ``torch.ops.aten._weight_int4pack_mm_for_cpu``, the kernel, decides grid, groups and packing.
     """
 
     GROUP = 32  # inputs that share a scale
