@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Measurement, Timer
 
 from qlearn.machine_load import LoadMeter, NotedTable, note_on
+from qlearn.training import predict
 
 ROUNDS = 20  # of compare(): each model is timed once a round, in a new order
 RESAMPLES = 2000  # of the bootstrap
@@ -223,14 +224,13 @@ def _timer(name: str, model: Callable[..., Any], inputs: Tensor | tuple, threads
 
 def _accuracies(models: Mapping[str, Callable[..., Any]], test: Iterable) -> pd.DataFrame:
     """Accuracy of each model, and its change against the first with its standard error."""
-    predictions, labels = {name: [] for name in models}, []
-    with torch.inference_mode():
-        for inputs, targets in test:
-            labels.append(torch.as_tensor(targets))
-            for name, model in models.items():
-                predictions[name].append(model(inputs).argmax(1))
-    truth = torch.cat(labels)
-    classes = {name: torch.cat(parts) for name, parts in predictions.items()}
+
+    def predicted_classes(inputs: Tensor) -> Tensor:
+        return torch.stack([model(inputs).argmax(1) for model in models.values()], dim=1)
+
+    # All models on one pass over the samples: a loader may shuffle them.
+    columns, truth = predict(predicted_classes, test)
+    classes = dict(zip(models, columns.T, strict=True))
     base, *_ = classes.values()
     rows = {}
     for name, predicted in classes.items():

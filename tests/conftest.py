@@ -7,10 +7,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from qlearn import pretrained
+from qlearn import data, models, pretrained, training
 from qlearn.deprecations import SILENCED
 
 TESTS = Path(__file__).parent
@@ -111,3 +112,21 @@ def arm_tools() -> str:
 def base_models() -> None:
     """Every base model is in the cache, so that no lesson's time includes training one."""
     pretrained.prepare_all()
+
+
+@pytest.fixture(scope="session")
+def digit_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Three batches of 64 training digits and their labels."""
+    digits = data.digits().train
+    images = torch.stack([digits[index][0] for index in range(192)])
+    labels = torch.tensor([digits[index][1] for index in range(192)])
+    return list(zip(images.split(64), labels.split(64), strict=True))
+
+
+@pytest.fixture(scope="session")
+def depthwise_cnn(digit_batches) -> models.DepthwiseCNN:
+    """A depthwise CNN after a little training, so that its batch norms have met data."""
+    torch.manual_seed(0)
+    model = models.DepthwiseCNN()
+    training.fit(model, digit_batches, epochs=2, learning_rate=3e-3)
+    return model
