@@ -136,7 +136,7 @@ def phone(
 ) -> None:
     """Serve a page on which phones time fp32 against int8, and collect their reports."""
     from qlearn.phone import MODELS, serve
-    from qlearn.phone.shell import attend
+    from qlearn.phone.terminal import run
 
     names = models.split(",") if models is not None else list(MODELS)
     try:
@@ -144,7 +144,7 @@ def phone(
     except (OSError, RuntimeError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    attend(server)
+    run(server)
 
 
 @app.command()
