@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import nbformat
@@ -157,7 +158,8 @@ def coordinate(course: Path, **options) -> int:
         return grade(EXERCISE, score, options.pop("limits", "none"), **options)
 
 
-def _child(course: Path, output: Path, options: dict) -> None:
+def _child(course: Path, output: Path, options: dict, began: Event) -> None:
+    began.set()
     sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(sink, 1), os.dup2(sink, 2)
     try:
@@ -168,9 +170,11 @@ def _child(course: Path, output: Path, options: dict) -> None:
 
 def start(course: Path, **options):
     """The same in a process of its own, forked from one that has imported what it needs."""
-    process = context.Process(target=_child, args=(course, course / "output.txt", options))
+    began = context.Event()
+    process = context.Process(target=_child, args=(course, course / "output.txt", options, began))
     (course / "output.txt").touch()
     process.start()
+    began.wait()  # until then the server's child ignores Ctrl-C
     return process
 
 
