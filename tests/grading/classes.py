@@ -174,7 +174,8 @@ def start(course: Path, **options):
     process = context.Process(target=_child, args=(course, course / "output.txt", options, began))
     (course / "output.txt").touch()
     process.start()
-    began.wait()  # until then the server's child ignores Ctrl-C
+    while not began.wait(1) and process.is_alive():
+        pass  # until it has begun, the server's child ignores Ctrl-C
     return process
 
 
