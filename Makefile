@@ -1,9 +1,11 @@
 # The course's tasks. On Windows, or without make, the README has the same in uv commands.
 #   make lab     set up and open the course in JupyterLab
-#   make test    set up and run the checks
+#   make test    set up and run the checks, in a quarter of an hour
+#   make test-long  what repeats them: whole banks, more kills, more attacks
 #   make test-exercises  grade every bank of right and wrong submissions
 #   make test-grading  put `qlearn grade` to the test
 #   make bench-grading  measure `qlearn grade` beside nbgrader (bench/grading.md)
+#   make bench-steady  measure what other programs on the machine do to lessons and exercises
 #   make bench-setup  measure how long `make lab` takes from a fresh clone
 #   make bench   measure each technique on each model (bench/results.md)
 #   make release write notebooks/exercises anew from solutions
@@ -25,43 +27,45 @@ else
 INSTALL = --requirements requirements.lock
 endif
 
-.PHONY: lab test test-exercises test-grading prepare setup bench bench-grading bench-setup lock clean release
+.PHONY: lab test test-long test-exercises test-grading prepare setup bench bench-grading bench-steady \
+	bench-setup lock clean release
 
 # Base models that are missing are made while JupyterLab is open. LAB holds more options, as in
 # make lab LAB="--no-browser --port 8890"
 lab: setup
 	$(BIN)/qlearn lab $(LAB)
 
-# What compares times runs alone; the rest, on one thread each, runs side by side: the longest files
-# first, so that no process is left with one of them at the end.
-ALONE = tests/notebooks tests/browser tests/test_bench.py tests/test_benchmarking.py
-GRADING := tests/grading/test_same_grades.py tests/grading/test_kills.py
-GRADING += $(filter-out $(GRADING),$(sort $(wildcard tests/grading/test_*.py)))
-BANKS = $(sort $(wildcard tests/exercises/test_*.py))
-OTHERS = $(filter-out $(ALONE) $(ALONE:%=%/%) $(GRADING) $(BANKS),\
-	$(sort $(wildcard tests/test_*.py tests/*/test_*.py)))
-TOGETHER = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Every test has one thread, and as many run at once as there are cores (tests/conftest.py says which
+# first). Each starts many processes: what Python has compiled for one of them must be kept.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest \
+	--numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: prepare
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest $(ALONE)
-	$(TOGETHER) $(GRADING) $(BANKS) $(OTHERS)
+	$(PYTEST) -m "not long"
 
-# The banks of right and wrong submissions alone.
+# What `make test` leaves out.
+test-long: prepare
+	$(PYTEST) -m long
+
+# The banks of right and wrong submissions, whole.
 test-exercises: prepare
-	$(TOGETHER) $(BANKS)
+	$(PYTEST) tests/exercises
 
 # What `qlearn grade` promises: sandboxes, hostile work, faults, a cluster, nbgrader's own grades.
 test-grading: prepare
-	$(TOGETHER) $(GRADING)
+	$(PYTEST) tests/grading
 
 # An hour and a half on two cores, the longer part of it nbgrader under attack. A small trial:
 # BENCH="--size 4 --trivial 80" HOSTILE="--every 20"
 bench-grading: prepare
 	$(BIN)/python tests/grading/benchmark.py $(BENCH)
 	$(BIN)/python tests/grading/benchmark_hostile.py $(HOSTILE)
+
+# An hour on two cores. A small trial: STEADY="--parts lessons --only 02"
+bench-steady: prepare
+	$(BIN)/python tests/benchmarks/steady.py $(STEADY)
 
 prepare: setup
 	$(BIN)/qlearn prepare

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import qlearn  # noqa: F401  sets how threads wait, in the kernels that nbgrader starts too
+
 c = get_config()  # noqa: F821  nbgrader calls this file with it
 
 # Absolute, because JupyterLab's Validate button changes the server's folder while it works.

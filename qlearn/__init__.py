@@ -4,53 +4,59 @@ Everything public is reachable from here and imported on first use, so that ``im
 costs little more than ``import torch``.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
-from qlearn import deprecations
+from qlearn import deprecations, threads
 
 deprecations.silence()
+threads.set_waiting()
 
 __version__ = "0.1.0"
 
-_MODULES = (
-    "benchmarking",
-    "calibration",
-    "checks",
-    "data",
-    "export",
-    "layerwise",
-    "models",
-    "phone",
-    "plotting",
-    "pretrained",
-    "schemes",
-)
+# Name → module; some names are older than the module's.
+_MODULES = {
+    "benchmarking": "benchmarking",
+    "calibration": "calibration",
+    "checks": "checks",
+    "data": "data",
+    "export": "export",
+    "layerwise": "sensitivity",
+    "low_bits": "few_bits",
+    "models": "models",
+    "phone": "phone",
+    "plotting": "plotting",
+    "pretrained": "pretrained",
+    "qconfigs": "qconfigs",
+    "repair": "equalization",
+    "schemes": "schemes",
+}
 _HOMES = {
-    "LearnedStep": "learned_rounding",
-    "adaround": "learned_rounding",
+    "LearnedStep": "lsq",
+    "adaround": "adaround",
     "answers": "artifacts",
     "calibrate": "calibration",
     "compare": "benchmarking",
     "comparison": "plotting",
-    "correct_bias": "repair",
-    "equalize": "repair",
+    "correct_bias": "equalization",
+    "equalize": "equalization",
     "evaluate": "training",
     "fit": "training",
     "grid_histogram": "plotting",
     "hint": "hints",
     "latency": "benchmarking",
-    "layer_bars": "plotting",
-    "layer_errors": "layerwise",
+    "layer_errors": "sensitivity",
     "loaders": "data",
-    "low_bit_study": "low_bits",
-    "mixed_precision": "deciding",
+    "low_bit_study": "few_bits",
+    "mixed_precision": "mixed_precision",
     "model_size": "benchmarking",
     "observer_study": "calibration",
-    "pareto": "deciding",
+    "pareto": "pareto",
     "pareto_fronts": "plotting",
     "record": "calibration",
-    "sensitivity": "layerwise",
+    "sensitivity": "sensitivity",
     "show": "plotting",
     "sqnr": "calibration",
     "submit": "artifacts",
@@ -62,7 +68,7 @@ __all__ = ["deprecations", *_MODULES, *_HOMES]  # noqa: PLE0604
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"qlearn.{name}")
+        return import_module(f"qlearn.{_MODULES[name]}")
     if name in _HOMES:
         return getattr(import_module(f"qlearn.{_HOMES[name]}"), name)
     raise AttributeError(f"qlearn has no attribute {name!r}; it offers: {', '.join(__all__)}")
@@ -70,3 +76,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keep ``qlearn.adaround`` and its like functions while modules beside them share the names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

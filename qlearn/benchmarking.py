@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Measurement, Timer
 
+from qlearn.machine_load import LoadMeter, NotedTable, note_on
+from qlearn.training import predict
+
 ROUNDS = 20  # of compare(): each model is timed once a round, in a new order
 RESAMPLES = 2000  # of the bootstrap
 MEGABYTE = 10**6
@@ -65,7 +68,7 @@ def latency(
     ValueError
         If the model is in training mode, or fails on the inputs.
     """
-    timer = _timer("the model", model, inputs, threads)
+    timer = _timer("the model", model, inputs, threads or torch.get_num_threads())
     timer.timeit(3)
     return timer.blocked_autorange(min_run_time=min_run_time)
 
@@ -104,7 +107,9 @@ def compare(
         bootstrap interval ``speedup_low`` … ``speedup_high``. With ``test``: ``accuracy`` in
         [0, 1]; ``accuracy_change`` against the first, with its ``standard_error`` (of the mean
         of paired differences over test samples); ``agreement``, the share of samples on which
-        both predict the same class.
+        both predict the same class. Under the table stands a note when the machine was too busy
+        for the times to be right; ``attrs`` holds it as ``"note"``, beside ``"threads"`` and
+        ``"engine"``, the quantized engine that was set.
 
     Raises
     ------
@@ -113,8 +118,26 @@ def compare(
     """
     if not models:
         raise ValueError('There is nothing to compare: give models, as {"fp32": a, "int8": b}.')
+    threads = threads or torch.get_num_threads()
     timers = {name: _timer(name, model, inputs, threads) for name, model in models.items()}
+    meter = LoadMeter()
     times = interleaved_times(timers, seconds)
+    note = note_on(meter.read(), threads, times)
+    table = _speeds(models, times)
+    if test is not None:
+        table = table.join(_accuracies(models, test))
+    table.attrs = {
+        "note": note,
+        "threads": threads,
+        "engine": torch.backends.quantized.engine,
+    }
+    return table
+
+
+def _speeds(
+    models: Mapping[str, Callable[..., Any]], times: Mapping[str, np.ndarray]
+) -> NotedTable:
+    """Size and speed of each model, and their ratios to the first."""
     first, *_ = models
     rows = {}
     for name, model in models.items():
@@ -127,9 +150,9 @@ def compare(
             "speedup_low": low,
             "speedup_high": high,
         }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    table = NotedTable.from_dict(rows, orient="index").rename_axis("model")
     table.insert(1, "size_ratio", table["size_mb"].iloc[0] / table["size_mb"])
-    return table if test is None else table.join(_accuracies(models, test))
+    return table
 
 
 def interleaved_times(timers: Mapping[str, Timer], seconds: float) -> dict[str, np.ndarray]:
@@ -178,9 +201,7 @@ def bootstrap_interval(ratios: np.ndarray) -> tuple[float, float]:
     return tuple(map(float, result.confidence_interval))
 
 
-def _timer(
-    name: str, model: Callable[..., Any], inputs: Tensor | tuple, threads: int | None
-) -> Timer:
+def _timer(name: str, model: Callable[..., Any], inputs: Tensor | tuple, threads: int) -> Timer:
     """Return a timer of a model that has been seen to run."""
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     if getattr(model, "training", False) and not isinstance(model, torch.jit.ScriptModule):
@@ -198,19 +219,18 @@ def _timer(
             f"{name!r} fails when it runs ({type(error).__name__}: {reason[:300]}); "
             "call it once on these inputs and mend it before you compare."
         ) from error
-    return Timer("run()", globals={"run": run}, num_threads=threads or torch.get_num_threads())
+    return Timer("run()", globals={"run": run}, num_threads=threads)
 
 
 def _accuracies(models: Mapping[str, Callable[..., Any]], test: Iterable) -> pd.DataFrame:
     """Accuracy of each model, and its change against the first with its standard error."""
-    predictions, labels = {name: [] for name in models}, []
-    with torch.inference_mode():
-        for inputs, targets in test:
-            labels.append(torch.as_tensor(targets))
-            for name, model in models.items():
-                predictions[name].append(model(inputs).argmax(1))
-    truth = torch.cat(labels)
-    classes = {name: torch.cat(parts) for name, parts in predictions.items()}
+
+    def predicted_classes(inputs: Tensor) -> Tensor:
+        return torch.stack([model(inputs).argmax(1) for model in models.values()], dim=1)
+
+    # All models on one pass over the samples: a loader may shuffle them.
+    columns, truth = predict(predicted_classes, test)
+    classes = dict(zip(models, columns.T, strict=True))
     base, *_ = classes.values()
     rows = {}
     for name, predicted in classes.items():

@@ -1,4 +1,4 @@
-"""Calibration, and what observers make of the values that a model's layers give.
+"""Calibration, recorded outputs of layers, studies of observers, and SQNR.
 
 Everything here runs under ``torch.no_grad`` rather than ``torch.inference_mode``: an observer
 keeps tensors from the pass, and PyTorch refuses to update an inference tensor in a later,
@@ -31,10 +31,8 @@ def calibrate(prepared: nn.Module, loader: Iterable, batches: int | None = None)
     ----------
     prepared
         Result of ``prepare``, ``prepare_fx`` or ``prepare_pt2e``, in eval mode.
-    loader
-        Gives batches: (inputs, labels) pairs, or inputs alone.
-    batches
-        Use only so many batches; all when None.
+    loader, batches
+        (inputs, labels) pairs or inputs alone, and how many of these batches to use; all when None.
 
     Returns
     -------
@@ -73,11 +71,9 @@ def record(
     model
         A float or quantized model in eval mode.
     names
-        Layer names as in ``model.named_modules()``.
-    loader
-        Gives batches: (inputs, labels) pairs, or inputs alone.
-    batches
-        Use only so many batches; all when None.
+        Of layers, as in ``model.named_modules()``.
+    loader, batches
+        (inputs, labels) pairs or inputs alone, and how many of these batches to use; all when None.
 
     Returns
     -------
@@ -149,7 +145,7 @@ def observer_study(batches: Sequence[Tensor], observers: dict[str, nn.Module]) -
 
 
 def _parameters(observer: nn.Module, values: Tensor) -> dict[str, float]:
-    """Range, scale and zero point that an observer holds, and their SQNR on `values`."""
+    """Range, scale and zero point that an observer holds, and their SQNR on some values."""
     scale, zero_point = observer.calculate_qparams()
     zero_point = zero_point.to(torch.int32)
     bounds = (observer.quant_min, observer.quant_max)
@@ -203,7 +199,7 @@ def sqnr(reference: Tensor, approximation: Tensor) -> float:
 
 
 class Call(NamedTuple):
-    """One call of a hooked module; `source` and `result` are kept for their identity."""
+    """One call of a hooked module; ``source`` and ``result`` tell which calls belong together."""
 
     name: str
     module: nn.Module
@@ -213,13 +209,13 @@ class Call(NamedTuple):
 
 
 def run_hooked(model: nn.Module, hooked: Mapping[str, nn.Module], inputs: Tensor) -> list[Call]:
-    """Run `model` and return the calls of the hooked modules, in order."""
+    """Run a model and return the calls of the hooked modules, in order."""
     calls: list[Call] = []
 
     def hook(name: str, module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
         result = output if isinstance(output, Tensor) else output[0]
         value = result.dequantize() if result.is_quantized else result.detach().clone()
-        # The copy is for a later ReLU that may work in place.
+        # A copy, because a later ReLU may work in place.
         calls.append(Call(name, module, args[0] if args else None, result, value))
 
     handles = [m.register_forward_hook(functools.partial(hook, n)) for n, m in hooked.items()]
@@ -233,9 +229,8 @@ def run_hooked(model: nn.Module, hooked: Mapping[str, nn.Module], inputs: Tensor
 
 
 def _is_observer(module: nn.Module) -> bool:
-    return any(base.__name__ in _OBSERVERS for base in type(module).__mro__) and isinstance(
-        module, nn.Module
-    )
+    names = {base.__name__ for base in type(module).__mro__}
+    return isinstance(module, nn.Module) and not names.isdisjoint(_OBSERVERS)
 
 
 def has_observer(model: nn.Module) -> bool:

@@ -48,8 +48,10 @@ def prepare(
     force: Annotated[bool, typer.Option("--force", help="Make again what is there.")] = False,
 ) -> None:
     """Train the base models of the lessons, once, into the cache."""
+    from qlearn import threads
     from qlearn.pretrained import prepare_all
 
+    threads.install()
     states = prepare_all(force=force, everything=everything)
     for name, state in states.items():
         typer.echo(f"{name:<32} {state}")
@@ -63,8 +65,10 @@ def lab(
     browser: Annotated[bool, typer.Option(help="Open the first lesson in a browser.")] = True,
 ) -> None:
     """Open the course in JupyterLab."""
+    from qlearn import threads
     from qlearn.lab import start
 
+    threads.install()
     try:
         code = start(port, browser)
     except FileNotFoundError as error:
@@ -132,7 +136,7 @@ def phone(
 ) -> None:
     """Serve a page on which phones time fp32 against int8, and collect their reports."""
     from qlearn.phone import MODELS, serve
-    from qlearn.phone.shell import attend
+    from qlearn.phone.terminal import run
 
     names = models.split(",") if models is not None else list(MODELS)
     try:
@@ -140,7 +144,7 @@ def phone(
     except (OSError, RuntimeError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    attend(server)
+    run(server)
 
 
 @app.command()

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from packaging.requirements import Requirement
 
+from qlearn import threads
+
 GIB = 2**30
 MEMORY_NEEDED = 4  # GiB: what a kernel of the heaviest lesson holds, and JupyterLab, doubled
 DISK_NEEDED = 1  # GiB in the cache: base models and the sets one may download
@@ -46,6 +48,7 @@ def examine() -> list[Finding]:
         _engine(),
         _instructions(),
         _threads(),
+        _waiting(),
         _memory(),
         _disk(),
         _base_models(),
@@ -113,8 +116,24 @@ def _instructions() -> Finding:
 
 
 def _threads() -> Finding:
-    threads = torch.get_num_threads()
-    return Finding("threads", f"{threads} of {os.cpu_count()} cores", "latencies are measured so")
+    found = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
+    return Finding("threads", found, "latencies are measured so")
+
+
+def _waiting() -> Finding:
+    """How threads wait decides what other programs, or a second kernel, do to a lesson."""
+    meaning = "a busy machine is slower by its load, not a hundred times"
+    set_here = [f"{name}={os.environ[name]}" for name in threads.CHOSEN if name in os.environ]
+    found, remedy = " ".join(set_here), ""
+    if not threads.in_time:
+        found, meaning = "spinning", "other programs slow the lessons down a hundred times"
+        remedy = "Restart the kernel, and import qlearn before torch."
+    elif not threads.installed():
+        remedy = (
+            f"A kernel that `qlearn lab` has not started does without: run `qlearn prepare`, or "
+            f"put `{threads.LINES.split('  ')[0]}` into {threads.KERNELS}."
+        )
+    return Finding("waiting threads", found, meaning, remedy)
 
 
 def _memory() -> Finding:

@@ -1,7 +1,7 @@
 """The course's architectures: float models that every technique is applied to.
 
-None holds quantization stubs: lessons add them with ``QuantWrapper`` or leave it to FX mode or
-``torch.export``. All script, trace symbolically and export.
+None holds quantization stubs: lessons add them with ``QuantWrapper``, or use FX mode or
+``torch.export``. All can be scripted, traced symbolically and exported.
 """
 
 from typing import TYPE_CHECKING
@@ -41,9 +41,7 @@ class SmallCNN(nn.Module):
     Parameters
     ----------
     channels
-        Input channels: 1 for grey images, 3 for colour.
-    classes
-        Number of logits.
+        Of the images: 1 for grey, 3 for colour.
     size
         Height and width of the images in pixels; the linear layer is built for it.
     """
@@ -92,9 +90,7 @@ class DepthwiseCNN(nn.Module):
     Parameters
     ----------
     channels
-        Input channels: 1 for grey images, 3 for colour.
-    classes
-        Number of logits.
+        Of the images: 1 for grey, 3 for colour.
 
     References
     ----------
@@ -126,26 +122,20 @@ class PhraseLSTM(nn.Module):
     """A character LSTM that reads a phrase and says which class it belongs to.
 
     Phrases are padded on the left, so the last step has read the whole phrase and its output goes
-    to the classifier. (Padded on the right, the last step has mostly read padding and the model
+    to the classifier. (Padded on the right, the last step has mostly read padding, and the model
     learns almost nothing.)
 
     Parameters
     ----------
     vocabulary
         Number of character ids; id 0 is padding and embeds to zeros.
-    classes
-        Number of logits.
-    embedding, hidden
-        Widths of the embedding and of the LSTM's state.
     """
 
-    def __init__(
-        self, vocabulary: int, classes: int, embedding: int = 64, hidden: int = 256
-    ) -> None:
+    def __init__(self, vocabulary: int, classes: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=0)
-        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
-        self.fc = nn.Linear(hidden, classes)
+        self.embedding = nn.Embedding(vocabulary, 64, padding_idx=0)
+        self.lstm = nn.LSTM(64, 256, batch_first=True)
+        self.fc = nn.Linear(256, classes)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return logits, N×classes, of character ids, N×length int64."""
@@ -154,12 +144,10 @@ class PhraseLSTM(nn.Module):
 
 
 def resnet18(classes: int = 10, quantizable: bool = False) -> "ResNet":
-    """Return torchvision's ResNet-18 with random weights, N×3×H×W to N×classes.
+    """Build torchvision's ResNet-18 with random weights, from N×3×H×W to N×classes logits.
 
     Parameters
     ----------
-    classes
-        Number of logits.
     quantizable
         True for the form with stubs and a ``FloatFunctional`` residual add, which eager-mode
         static quantization needs. Both forms have the same state_dict.
@@ -184,5 +172,5 @@ def resnet18(classes: int = 10, quantizable: bool = False) -> "ResNet":
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return how many numbers a float model learns; a converted model's weights do not count."""
+    """Count the numbers that a float model learns; weights of a converted model do not count."""
     return sum(parameter.numel() for parameter in model.parameters())

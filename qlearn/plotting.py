@@ -34,12 +34,11 @@ plt.rcParams.update(
     }
 )
 
-# The costs that `qlearn.pareto` marks a front of, and their columns.
-FRONTS = {"latency": "latency_ms", "size": "size_mb"}
-UNITS = {"latency_ms": "ms", "size_mb": "MB"}
+# The costs that `qlearn.pareto` marks a front of, their columns and units.
+COSTS = (("latency", "latency_ms", "ms"), ("size", "size_mb", "MB"))
 
-# The picture has a transparent ground and dark ink. JupyterLab's dark theme inverts it; the turn
-# of the hue gives back the colours (nearly), so that the text of the lesson stays true.
+# The picture has a transparent background and dark ink. JupyterLab's dark theme inverts it; the
+# rotation of the hue restores the colours (nearly), which the lesson's text names.
 _STYLE = """<style>
 .qlearn-figure {margin: 0.5em 0}
 .qlearn-figure img {max-width: 100%; height: auto}
@@ -52,8 +51,6 @@ def show(figure: Figure, alt: str) -> None:
 
     Parameters
     ----------
-    figure
-        A Matplotlib figure.
     alt
         What the picture shows, for those who cannot see it: one or two sentences.
 
@@ -67,18 +64,7 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def picture(figure: Figure, alt: str) -> str:
-    """Return a figure as HTML with alternative text, for light and dark pages.
-
-    Parameters
-    ----------
-    figure, alt
-        As `show` takes them.
-
-    Raises
-    ------
-    ValueError
-        If the alternative text is empty.
-    """
+    """Return a figure as HTML for light and dark pages; it takes and refuses what `show` does."""
     if not alt.strip():
         raise ValueError("A figure needs alternative text: say in a sentence what it shows.")
     buffer = io.BytesIO()
@@ -96,11 +82,6 @@ def comparison(table: pd.DataFrame) -> Figure:
 
     The lines on the bars of latency are the interquartile range; those on the points of accuracy
     are one standard error of the change against the first model.
-
-    Parameters
-    ----------
-    table
-        One row a model, as `qlearn.compare` returns it.
     """
     panels = ["size (MB)", "latency (ms)"] + ["accuracy (%)"] * ("accuracy" in table)
     figure, axes = plt.subplots(
@@ -149,27 +130,27 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
     if table["accuracy"].isna().all():
         raise ValueError("no row of the table has numbers: its reasons say why.")
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True)
-    for axis, (name, column) in zip(axes, FRONTS.items(), strict=True):
+    for axis, (name, column, unit) in zip(axes, COSTS, strict=True):
         rows = table[table["accuracy"].notna()].sort_values([column, "accuracy"])
-        # Accuracies are often equal: dominated names hang below, at heights that take turns.
+        # Accuracies are often equal: dominated names stand below, at alternating heights.
         heights = itertools.cycle(np.arange(0.40, 0.02, -0.05))
         for scheme, row in rows.iterrows():
             on_front = row[f"{name}_front"]
-            place = (row[column], 100 * row["accuracy"])
+            point = (row[column], 100 * row["accuracy"])
             error = 100 * row["standard_error"]
             spread = row["spread_ms"] / 2 if name == "latency" else None
             colour = COLOURS[0] if on_front else "0.6"
-            axis.errorbar(*place, error, spread, fmt="o", color=colour, markersize=5, elinewidth=1)
+            axis.errorbar(*point, error, spread, fmt="o", color=colour, markersize=5, elinewidth=1)
             if on_front:
-                where = {"xytext": (0, 8), "textcoords": "offset points", "fontsize": 8}
+                label = {"xytext": (0, 8), "textcoords": "offset points", "fontsize": 8}
             else:
                 below = {"textcoords": axis.get_xaxis_transform(), "fontsize": 6, "color": "0.4"}
                 line = {"arrowstyle": "-", "color": "0.85", "linewidth": 0.6}
-                where = {"xytext": (row[column], next(heights)), "arrowprops": line, **below}
-            axis.annotate(str(scheme), place, ha="center", **where)
+                label = {"xytext": (row[column], next(heights)), "arrowprops": line, **below}
+            axis.annotate(str(scheme), point, ha="center", **label)
         front = rows[rows[f"{name}_front"]]
         axis.step(front[column], 100 * front["accuracy"], where="post", color=COLOURS[0], alpha=0.6)
-        axis.set(xscale="log", xlabel=f"{name} ({UNITS[column]}, log scale)")
+        axis.set(xscale="log", xlabel=f"{name} ({unit}, log scale)")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -178,28 +159,6 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
     low, high = accuracy.min(), min(100.5, accuracy.max() + 2)
     axes[0].set_ylim(low - max(4, high - low), high)
     axes[0].set_ylabel("accuracy (%)")
-    return figure
-
-
-def layer_bars(table: pd.DataFrame, column: str, label: str) -> Figure:
-    """Draw one horizontal bar a layer, in the order of the table.
-
-    Parameters
-    ----------
-    table
-        With a column ``layer`` and the column to draw.
-    column
-        The name of the column.
-    label
-        The label of the axis, with its unit.
-    """
-    figure, axis = plt.subplots(figsize=(7, 0.26 * len(table) + 1))
-    axis.barh(table["layer"], table[column], height=0.7)
-    axis.set_xlabel(label)
-    axis.set_ylabel("layer")
-    axis.grid(axis="y", visible=False)
-    axis.margins(y=0.01)
-    axis.invert_yaxis()
     return figure
 
 
@@ -217,15 +176,13 @@ def grid_histogram(
     Parameters
     ----------
     values
-        Float tensor of any shape.
-    scale, zero_point
-        Of the quantizer; the grid is ``scale * (q - zero_point)``.
-    quant_min, quant_max
-        The smallest and largest integer ``q``.
+        Of any shape.
+    scale, zero_point, quant_min, quant_max
+        The grid is ``scale * (q - zero_point)`` for integers ``q`` from minimum to maximum.
     ax
-        Axes to draw on; new ones if not given.
+        New axes if not given.
     label
-        The label of the horizontal axis.
+        Of the horizontal axis.
     """
     if ax is None:
         _, ax = plt.subplots()
@@ -233,18 +190,10 @@ def grid_histogram(
     grid = scale * (np.arange(quant_min, quant_max + 1) - zero_point)
     ax.hist(flat, bins=100, color=COLOURS[0], alpha=0.8)
     ax.axvspan(grid[0], grid[-1], color=COLOURS[1], alpha=0.15, label="representable range")
-    # One mark a level, while there is room for the eye to tell them apart.
-    if len(grid) <= 64:
-        # At a height of the axes, because a log scale has no zero.
-        ax.plot(
-            grid,
-            np.full_like(grid, 0.03),
-            "|",
-            color="0.2",
-            markersize=8,
-            label="levels",
-            transform=ax.get_xaxis_transform(),
-        )
+    if len(grid) <= 64:  # one mark for each level, while they can be told apart
+        # In the axes' own units of height, because a log scale has no zero.
+        marks = {"transform": ax.get_xaxis_transform(), "color": "0.2", "markersize": 8}
+        ax.plot(grid, np.full_like(grid, 0.03), "|", label="levels", **marks)
     ax.set_yscale("log")
     ax.set_xlabel(label)
     ax.set_ylabel("count (log scale)")

@@ -166,7 +166,7 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
 
 def _sweep_all(force: bool) -> dict[str, str]:
     """Sweep every scheme over each of the course's own models, and make the study of few bits."""
-    from qlearn.low_bits import keep_study
+    from qlearn.few_bits import keep_study
     from qlearn.schemes import ALL
     from qlearn.sweeping import sweep
 

@@ -1,13 +1,14 @@
-"""Named ways to make a model smaller or faster: the registry that ``qlearn.sweep`` runs through.
+"""Quantization schemes by name: the registry that ``qlearn.sweep`` runs through.
 
 A scheme is a function of a float model in eval mode and of a training loader. It returns another
-model, which takes and gives float32, and leaves the first as it was. It raises an exception when
+model, which takes and gives float32, and does not change the first. It raises an exception when
 the model, or this machine, does not allow it. Each docstring shows the calls that matter; where a
-function makes several schemes, the last line says with which of its options.
+function makes several schemes, the last line names the options.
 """
 
 import copy
 import inspect
+import itertools
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -18,21 +19,38 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qa
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import calibrate, inputs_of
-from qlearn.lowered import Cast, Int4Linear, Program
+from qlearn.pt2e import Program, lower_to_xnnpack, quantize_for_xnnpack
 from qlearn.qconfigs import clip_weights, fake_quantizer, fx_mapping, weight_qconfig
 from qlearn.training import fit
+from qlearn.weight_only import int4_packed
 
 Scheme = Callable[[nn.Module, DataLoader], nn.Module]
 
 CALIBRATION_BATCHES = 8
 QAT_EPOCHS = 2
 # Of QAT, by bits: at 8 a good model needs little, and a usual rate would do it harm.
-RATES = {8: 1e-4, 4: 1e-3, 3: 1e-3}
+LEARNING_RATES = {8: 1e-4, 4: 1e-3, 3: 1e-3}
+FUSABLE = ([nn.Conv2d, nn.BatchNorm2d, nn.ReLU], [nn.Conv2d, nn.BatchNorm2d],
+           [nn.Conv2d, nn.ReLU], [nn.Linear, nn.ReLU])  # fmt: skip
 
 
 def fp32(model: nn.Module, train: DataLoader) -> nn.Module:
-    """Return the float model itself: what the others are compared with."""
+    """Return the float model itself, which the others are compared with."""
     return model
+
+
+class Cast(nn.Module):
+    """A copy of a model in another float type, which takes and gives float32."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).to(dtype)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the model's float32 outputs; integer inputs (ids) are not cast."""
+        x = x.to(self.dtype) if x.is_floating_point() else x
+        return self.model(x).float()
 
 
 def cast(model: nn.Module, train: DataLoader, dtype: torch.dtype) -> nn.Module:
@@ -65,8 +83,8 @@ def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.M
     Raises
     ------
     ValueError
-        If the inputs are integers, or if fusing layers that follow one another in the model's
-        text changes what it computes.
+        If the inputs are integers, or if fusing layers that are defined one after the other
+        changes what the model computes.
     """
     example = inputs_of(next(iter(train)))
     if not example.is_floating_point():
@@ -74,8 +92,10 @@ def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.M
             "its inputs are integers, which QuantWrapper would quantize: eager mode needs a "
             "QuantStub behind the embedding, set by hand (exercise 2 does it)"
         )
+    # Step 1: quantize at the entrance, dequantize at the exit.
     wrapped = tq.QuantWrapper(copy.deepcopy(model)).eval()
-    groups = _neighbours(wrapped)
+    # Step 2: fuse batch norms and ReLUs into the layers before them.
+    groups = _fusable_groups(wrapped)
     fused = tq.fuse_modules(wrapped, groups) if groups else wrapped
     with torch.no_grad():
         if not torch.allclose(fused(example), model(example), rtol=1e-3, atol=1e-4):
@@ -83,10 +103,25 @@ def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.M
                 "fusing neighbours changed the model's outputs: its layers are not called in the "
                 "order of their definition, so eager mode needs a fusion list made by hand"
             )
+    # Step 3: insert observers, calibrate them, and convert to int8 layers.
     fused.qconfig = weight_qconfig(8, per_channel)
     prepared = tq.prepare(fused)
     calibrate(prepared, train, CALIBRATION_BATCHES)
     return tq.convert(prepared)
+
+
+def _fusable_groups(model: nn.Module) -> list[list[str]]:
+    """Names of layers that eager mode can fuse and that follow one another in their parent."""
+    groups = []
+    for prefix, parent in model.named_modules():
+        children = [(f"{prefix}.{name}".lstrip("."), m) for name, m in parent.named_children()]
+        while children:
+            kinds = [type(module) for _, module in children]
+            chain = next((c for c in FUSABLE if kinds[: len(c)] == c), [])
+            if chain:
+                groups.append([name for name, _ in children[: len(chain)]])
+            children = children[max(1, len(chain)) :]
+    return groups
 
 
 def static_fx(
@@ -95,9 +130,9 @@ def static_fx(
     per_channel: bool = True,
     bits: int = 8,
 ) -> nn.Module:
-    """Compute in int8, with ranges found beforehand (FX mode); the graph says where.
+    """Compute in int8, with ranges found beforehand (FX mode).
 
-    The first `CALIBRATION_BATCHES` of ``train`` are what it is calibrated on.
+    It is calibrated on the first `CALIBRATION_BATCHES` of ``train``.
 
     ``mapping = get_default_qconfig_mapping("x86").set_global(qconfig)``, the qconfig as in eager
     mode; ``prepared = prepare_fx(model, mapping, (images,))``; run it on some batches;
@@ -124,6 +159,7 @@ def qat(
 
     ``weight`` makes another fake quantizer for the weights, as a QConfig asks for it.
     """
+    # Step 1: insert fake quantizers, whose rounding passes gradients on unchanged.
     engine = torch.backends.quantized.engine
     qconfig = tq.QConfig(
         activation=tq.get_default_qat_qconfig(engine).activation,
@@ -131,25 +167,11 @@ def qat(
     )
     example = inputs_of(next(iter(train)))
     prepared = prepare_qat_fx(copy.deepcopy(model).train(), fx_mapping(qconfig), (example,))
+    # Step 2: fine-tune, the last epoch with ranges and batch-norm statistics frozen.
     freeze = partial(_freeze, last=epochs)
-    fit(prepared, train, epochs=epochs, learning_rate=RATES[bits], on_epoch=freeze)
+    fit(prepared, train, epochs=epochs, learning_rate=LEARNING_RATES[bits], on_epoch=freeze)
+    # Step 3: convert the fake quantizers to int8 layers.
     return clip_weights(convert_fx(prepared), qconfig)
-
-
-def _neighbours(model: nn.Module) -> list[list[str]]:
-    """Names of layers that eager mode can fuse and that follow one another in their parent."""
-    chains = ([nn.Conv2d, nn.BatchNorm2d, nn.ReLU], [nn.Conv2d, nn.BatchNorm2d])
-    chains += ([nn.Conv2d, nn.ReLU], [nn.Linear, nn.ReLU])
-    groups = []
-    for prefix, parent in model.named_modules():
-        children = [(f"{prefix}.{name}".lstrip("."), m) for name, m in parent.named_children()]
-        while children:
-            kinds = [type(module) for _, module in children]
-            chain = next((c for c in chains if kinds[: len(c)] == c), [])
-            if chain:
-                groups.append([name for name, _ in children[: len(chain)]])
-            children = children[max(1, len(chain)) :]
-    return groups
 
 
 def _freeze(model: nn.Module, epoch: int, last: int) -> None:
@@ -164,35 +186,26 @@ def pt2e(model: nn.Module, train: DataLoader) -> nn.Module:
     ``prepared = prepare_pt2e(torch.export.export(model, (images,)).module(), XNNPACKQuantizer())``;
     run it on some batches; ``convert_pt2e(prepared)``; ``to_edge_transform_and_lower(…)``
     """
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from executorch.exir import to_edge_transform_and_lower
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
+    # Step 1: export the graph. The runtime plans its memory for the largest batch: the loader's.
     example = inputs_of(next(iter(train)))
-    # The runtime plans its memory for the largest batch: the loader's.
     shapes = ({0: torch.export.Dim("batch", max=len(example))},)
     graph = torch.export.export(model, (example,), dynamic_shapes=shapes).module()
-    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(True))
-    prepared = prepare_pt2e(graph, quantizer)
-    calibrate(prepared, train, CALIBRATION_BATCHES)
-    exported = torch.export.export(convert_pt2e(prepared), (example,), dynamic_shapes=shapes)
-    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-    return Program(lowered.to_executorch().buffer).eval()
+    # Step 2: insert observers, calibrate and convert.
+    quantized = quantize_for_xnnpack(graph, itertools.islice(train, CALIBRATION_BATCHES))
+    # Step 3: lower the quantized graph to XNNPACK's kernels.
+    exported = torch.export.export(quantized, (example,), dynamic_shapes=shapes)
+    return Program(lower_to_xnnpack(exported).buffer).eval()
 
 
 def torchao(model: nn.Module, train: DataLoader, config: str, **options: object) -> nn.Module:
-    """Exchange the weights of Linear layers for quantized tensors; the rest stays float.
+    """Replace the weights of Linear layers by quantized tensors; the rest stays float.
 
     ``quantize_(copy.deepcopy(model), Int8WeightOnlyConfig())``, or another of torchao's configs
 
     Raises
     ------
     ValueError
-        If a layer would stay float: torchao passes over those that do not fit.
+        If a layer would stay float: torchao skips those that do not fit.
     """
     import torchao.quantization as ao
 
@@ -208,22 +221,8 @@ def torchao(model: nn.Module, train: DataLoader, config: str, **options: object)
     return quantized
 
 
-def int4_packed(model: nn.Module, train: DataLoader) -> nn.Module:
-    """Hold Linear weights in 4 bits, two to a byte, by PyTorch's own kernel; compute in bf16.
-
-    ``torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, 32, scales_and_zeros)``
-    """
-    linear = [n for n, m in model.named_modules() if n and type(m) is nn.Linear]
-    if not linear:
-        raise ValueError("there is nothing to quantize: no Linear layer inside the model")
-    quantized = copy.deepcopy(model)
-    for name in linear:
-        quantized.set_submodule(name, Int4Linear(quantized.get_submodule(name)))
-    return quantized.eval()
-
-
 def _with(function: Callable[..., nn.Module], **options: object) -> Scheme:
-    """Return a function with its options set, and a docstring that names them."""
+    """Set a function's options, and name them in its docstring."""
     scheme = partial(function, **options)
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
     scheme.__doc__ = f"{inspect.getdoc(function)}\n\nHere: {words}."

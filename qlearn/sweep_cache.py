@@ -18,8 +18,8 @@ from qlearn.data import DataSet
 from qlearn.schemes import Scheme
 
 # Whose code decides what a row says.
-SOURCES = ("benchmarking", "calibration", "lowered", "qconfigs", "schemes", "sweep_worker",
-           "training")  # fmt: skip
+SOURCES = ("benchmarking", "calibration", "machine_load", "pt2e", "qconfigs", "schemes",
+           "sweep_worker", "training", "weight_only")  # fmt: skip
 VERSIONS = ("torchvision", "torchao", "executorch")
 PLAIN = (bool, int, float, str, tuple, type(None))
 

@@ -87,7 +87,7 @@ def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[
     inputs = torch.stack([data.test[index][0] for index in range(batch)])
     table = compare({"float": model, "made": made}, inputs, test, threads, SECONDS)
     extra = {"float_ms": table.loc["float", "latency_ms"], "make_s": seconds, "reason": ""}
-    return {**table.loc["made"].to_dict(), **extra}
+    return {**table.loc["made"].to_dict(), **extra, "busy": bool(table.attrs["note"])}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import nn
 from qlearn.cache import save_atomically
 from qlearn.calibration import require_eval
 from qlearn.data import DataSet
+from qlearn.machine_load import NotedTable
 from qlearn.schemes import ALL, Scheme
 from qlearn.sweep_cache import digest_of, kept_row, path_of
 from qlearn.sweep_worker import ended
@@ -78,7 +79,8 @@ def sweep(
         the same process; ``float_ms``, the latency of that; ``make_s``, the seconds that the
         scheme took to make the model; and ``reason``, empty where there are numbers.
         ``latency_ms`` and ``spread_ms`` are scaled to the median of ``float_ms``, because rows
-        are measured at different times.
+        are measured at different times. A note under the table names the rows that were measured
+        on a busy machine; they are kept all the same, until ``force`` measures them again.
 
     Raises
     ------
@@ -108,10 +110,23 @@ def sweep(
                 if lasting and path is not None:
                     save_atomically(row, path)
             rows[name] = row
-    return _comparable(pd.DataFrame.from_dict(rows, orient="index").reindex(columns=COLUMNS))
+    table = _comparable(NotedTable.from_dict(rows, orient="index").reindex(columns=COLUMNS))
+    table.attrs = {"note": _note_on([name for name, row in rows.items() if row.get("busy")])}
+    return table
 
 
-def _comparable(table: pd.DataFrame) -> pd.DataFrame:
+def _note_on(busy: list[str]) -> str:
+    """Say which rows were measured on a busy machine; "" when none was."""
+    if not busy:
+        return ""
+    return (
+        f"Note: the machine was busy when {', '.join(busy)} {'was' if len(busy) == 1 else 'were'} "
+        "measured: the latency is longer than the model needs, and the speedup holds as far as "
+        "its interval allows. With force=True a quiet machine measures all rows again."
+    )
+
+
+def _comparable(table: NotedTable) -> NotedTable:
     """Put all latencies on one scale: processes at different times met other moods of a machine."""
     usual = table["float_ms"].median() / table["float_ms"]
     table["latency_ms"] = table["latency_ms"] * usual

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -108,14 +108,14 @@ def _epoch(
         loss.backward()
         optimizer.step()
         total += value * len(labels)
-        correct += _correct(logits, labels)
+        correct += int((logits.argmax(1) == labels).sum())
         seen += len(labels)
         bar.set_postfix_str(f"loss {total / seen:.3f}, accuracy {correct / seen:.3f}", False)
         bar.update()
     return total / seen, correct / seen
 
 
-def evaluate(model: Callable[[Tensor], Tensor], loader: DataLoader) -> float:
+def evaluate(model: Callable[[Tensor], Tensor], loader: Iterable) -> float:
     """Return the share of samples whose largest logit is at the label.
 
     The model is left as it was: evaluation mode holds for the call only, no gradient is made, and
@@ -140,18 +140,22 @@ def evaluate(model: Callable[[Tensor], Tensor], loader: DataLoader) -> float:
     ValueError
         If the loader holds no samples.
     """
-    correct = seen = 0
+    return accuracy(*predict(model, loader))
+
+
+def predict(model: Callable[[Tensor], Tensor], loader: Iterable) -> tuple[Tensor, Tensor]:
+    """Return outputs and labels of all samples, as `evaluate` sees them."""
     with _evaluation_mode(model), torch.no_grad():
-        for inputs, labels in loader:
-            correct += _correct(model(inputs), labels)
-            seen += len(labels)
-    if not seen:
+        pairs = [(model(inputs), torch.as_tensor(labels)) for inputs, labels in loader]
+    if not sum(len(labels) for _, labels in pairs):
         raise ValueError("The test loader holds no samples; give it a set with samples.")
-    return correct / seen
+    outputs, labels = zip(*pairs, strict=True)
+    return torch.cat(outputs), torch.cat(labels)
 
 
-def _correct(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(dim=1) == labels).sum())
+def accuracy(logits: Tensor, classes: Tensor) -> float:
+    """Return the share of rows whose largest logit is at the class, a label or a prediction."""
+    return (logits.argmax(1) == classes).double().mean().item()
 
 
 @contextmanager

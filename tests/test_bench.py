@@ -1,13 +1,14 @@
 import multiprocessing
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from qlearn import bench
+from qlearn import bench, export
 from qlearn.bench import Step, browser, engines, measurements, run, workers
 from qlearn.bench.engines import EAGER, ENGINES, Engine, own_fp32
 from qlearn.bench.expectations import expectations_section, recovery
@@ -30,6 +31,7 @@ def report(tmp_path_factory):
     return output.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_each_technique_has_a_row(report):
     found = {(row[0], row[1]): row for row in rows(report, "Each technique")}
     assert {row[0] for row in found} == {"MLP", "DepthwiseCNN"}
@@ -38,6 +40,7 @@ def test_each_technique_has_a_row(report):
     assert found["MLP", FLOAT][3] == "1.00"
 
 
+@pytest.mark.long
 def test_each_engine_has_a_row_or_a_reason(report):
     found = {row[0]: row[1:] for row in rows(report, "SmallCNN, 28×28")}
     assert set(found) == set(bench.QUICK.engines)
@@ -51,6 +54,7 @@ def test_each_engine_has_a_row_or_a_reason(report):
     assert found["ONNX Runtime int8"][1] == "–" == found["ONNX Runtime int8"][3]  # its own is not
 
 
+@pytest.mark.long
 def test_the_browser_has_a_row_for_each_precision(report, chromium):
     found = {row[0]: row[1:] for row in rows(report, "SmallCNN in the browser")}
     assert set(found) == {"fp32", "int8"}
@@ -59,6 +63,7 @@ def test_the_browser_has_a_row_for_each_precision(report, chromium):
     assert all(float(row[-2]) > 20 and float(row[-1]) > 80 for row in found.values())
 
 
+@pytest.mark.long
 def test_each_expectation_has_a_verdict(report):
     verdicts = [row[-1] for row in rows(report, "What should hold")]
     assert len(verdicts) == 9
@@ -66,6 +71,31 @@ def test_each_expectation_has_a_verdict(report):
     for verdict in verdicts[7:]:
         assert verdict in ("holds", "**does not hold**") or verdict.startswith("undecided")
     assert "Not finished" not in report
+
+
+def test_a_small_trial_has_a_row_for_each_technique_and_engine(monkeypatch, tmp_path):
+    """What `report` has of two models, all formats and a browser."""
+
+    def refuse(*_):
+        raise ValueError("left out")
+
+    monkeypatch.setattr(export, "executorch", refuse)
+    monkeypatch.setattr(bench, "missing", lambda: "left out.")
+    names = (EAGER, "ExecuTorch int8", "ONNX Runtime int8")
+    small = replace(bench.QUICK, models=("mlp",), engines=names, seeds=())
+    monkeypatch.setattr(bench, "QUICK", small)
+    bench.main(tmp_path / "new folder" / "results.md", quick=True)
+    text = (tmp_path / "new folder" / "results.md").read_text(encoding="utf-8")
+    found = {(row[0], row[1]): row for row in rows(text, "Each technique")}
+    assert found["MLP", FLOAT][3] == "1.00" and float(found["MLP", "dynamic int8"][3]) > 3.5
+    found = {row[0]: row[1:] for row in rows(text, "SmallCNN, 28×28")}
+    assert set(found) == set(names) and "left out" in found["ExecuTorch int8"][0]
+    assert float(found["ONNX Runtime int8"][0]) < float(found[EAGER][0]) / 3
+    assert float(found["ONNX Runtime int8"][-2]) > 10  # SQNR
+    assert len(rows(text, "What should hold")) == 9
+    assert "Not measured: left out." in text and "Not finished" not in text
+    for word in ("CPU", "cores", "instructions", "torch 2.", "onnxruntime", "date"):
+        assert word in text
 
 
 def test_a_measurement_that_fails_costs_no_other(tmp_path, capsys):
@@ -107,11 +137,6 @@ def test_without_its_programs_the_browser_is_left_out(monkeypatch, tmp_path):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))  # where onnxruntime-web is not
     monkeypatch.setattr(browser, "_chromium", lambda: "chromium")
     assert "npm is missing" in browser.missing()
-
-
-def test_machine_is_described(report):
-    for word in ("CPU", "cores", "instructions", "torch 2.", "onnxruntime", "date"):
-        assert word in report
 
 
 def runs(lost: int, won: int, samples: int = 400) -> list[pd.DataFrame]:
@@ -179,8 +204,6 @@ def test_an_engines_own_fp32():
 
 
 def test_a_format_that_cannot_be_written_is_left_out(monkeypatch, tmp_path):
-    from qlearn import export
-
     def refuse(*_):
         raise ValueError("this operator is not known")
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 
-from qlearn import calibration, data, layerwise, models, training
+from qlearn import calibration, data, models, training
+from qlearn.sensitivity import _quantize_layer, layer_errors, sensitivity
 
 ENGINE = torch.backends.quantized.engine
 
@@ -263,7 +264,7 @@ FUSED = [["conv1", "bn1", "relu1"], ["conv2", "bn2", "relu2"]]
 def test_layer_errors_of_a_cnn(cnn, train, mode):
     images = train[0][0]
     quantized = fx(cnn, images) if mode == "fx" else eager(cnn, images, FUSED)
-    table = layerwise.layer_errors(cnn, quantized, train[0])
+    table = layer_errors(cnn, quantized, train[0])
     assert table.layer.tolist() == ["conv1", "conv2", "fc"]
     assert table.kind.tolist() == ["ConvReLU2d", "ConvReLU2d", "Linear"]
     assert table.sqnr_db.between(25, 60).all()
@@ -278,7 +279,7 @@ def test_layer_errors_of_a_cnn(cnn, train, mode):
 def test_layer_errors_of_an_unfused_batch_norm(cnn, train):
     """Without BN fusion the batch norm is a layer of its own, and conv alone is compared."""
     images = train[0][0]
-    table = layerwise.layer_errors(cnn, eager(cnn, images), images)
+    table = layer_errors(cnn, eager(cnn, images), images)
     assert table.layer.tolist() == ["conv1", "bn1", "conv2", "bn2", "fc"]
     assert table.sqnr_db.min() > 20
 
@@ -290,7 +291,7 @@ def test_layer_errors_of_relu_fused_and_batch_norm_after_it(train):
     ).train()
     model(train[0][0])
     model.eval()
-    table = layerwise.layer_errors(model, eager(model, train[0][0], [["0", "1"]]), train[0])
+    table = layer_errors(model, eager(model, train[0][0], [["0", "1"]]), train[0])
     assert table.layer.tolist() == ["0", "2"]
     assert table.kind.tolist() == ["ConvReLU2d", "BatchNorm2d"]
     assert table.sqnr_db.min() > 30
@@ -304,8 +305,7 @@ def test_layer_errors_of_resnet18_in_fx_mode(resnet, quantizable):
         plain.load_state_dict(model.state_dict(), strict=False)
         model = plain.eval()
     tables = {
-        bits: layerwise.layer_errors(model, fx(model, images, low_bits(bits)), images)
-        for bits in (8, 4)
+        bits: layer_errors(model, fx(model, images, low_bits(bits)), images) for bits in (8, 4)
     }
     # 20 convolutions, three of them in shortcuts, and the classifier.
     assert len(tables[8]) == 21 and tables[8].kind.value_counts()["ConvReLU2d"] == 9
@@ -322,7 +322,7 @@ def test_layer_errors_of_resnet18_in_eager_mode(resnet):
     quantization.prepare(prepared, inplace=True)
     calibration.calibrate(prepared, [images])
     quantized = quantization.convert(prepared)
-    table = layerwise.layer_errors(model, quantized, images)
+    table = layer_errors(model, quantized, images)
     assert table.kind.value_counts().to_dict() == {
         "Conv2d": 11,
         "ConvReLU2d": 9,
@@ -331,7 +331,7 @@ def test_layer_errors_of_resnet18_in_eager_mode(resnet):
     }
     assert table.sqnr_db.min() > 15
     # A float model that is fused already gives the same, up to float rounding.
-    again = layerwise.layer_errors(fused, quantized, images)
+    again = layer_errors(fused, quantized, images)
     assert again.layer.tolist() == table.layer.tolist()
     assert again.sqnr_db.tolist() == pytest.approx(table.sqnr_db.tolist(), abs=1e-2)
 
@@ -339,11 +339,11 @@ def test_layer_errors_of_resnet18_in_eager_mode(resnet):
 def test_layer_errors_of_dynamic_models(train):
     torch.manual_seed(0)
     mlp = models.MLP().eval()
-    table = layerwise.layer_errors(mlp, quantization.quantize_dynamic(mlp), train[0])
+    table = layer_errors(mlp, quantization.quantize_dynamic(mlp), train[0])
     assert table.layer.tolist() == ["fc1", "fc2", "fc3"] and table.sqnr_db.min() > 25
     lstm = models.PhraseLSTM(60, 5).eval()
     ids = torch.randint(1, 60, (8, 32))
-    table = layerwise.layer_errors(lstm, quantization.quantize_dynamic(lstm), ids)
+    table = layer_errors(lstm, quantization.quantize_dynamic(lstm), ids)
     assert table.layer.tolist() == ["lstm", "fc"] and table.kind.tolist() == ["LSTM", "Linear"]
     assert table.sqnr_db.min() > 25
 
@@ -354,7 +354,7 @@ def test_layer_errors_of_torchao(train):
     mlp = models.MLP().eval()
     quantized = copy.deepcopy(mlp)
     torchao.quantize_(quantized, torchao.Int8WeightOnlyConfig())
-    table = layerwise.layer_errors(mlp, quantized, train[0])
+    table = layer_errors(mlp, quantized, train[0])
     assert table.layer.tolist() == ["fc1", "fc2", "fc3"] and table.sqnr_db.min() > 25
 
 
@@ -362,8 +362,8 @@ def test_layer_errors_of_qat_before_and_after_convert(cnn, train):
     mapping = quantization.get_default_qat_qconfig_mapping(ENGINE)
     prepared = prepare_qat_fx(copy.deepcopy(cnn).train(), mapping, (train[0][0],)).eval()
     calibration.calibrate(prepared, train)
-    before = layerwise.layer_errors(cnn, prepared, train[0])
-    after = layerwise.layer_errors(cnn, convert_fx(copy.deepcopy(prepared)), train[0])
+    before = layer_errors(cnn, prepared, train[0])
+    after = layer_errors(cnn, convert_fx(copy.deepcopy(prepared)), train[0])
     assert before.layer.tolist() == after.layer.tolist() == ["conv1", "conv2", "fc"]
     assert min(before.sqnr_db.min(), after.sqnr_db.min()) > 20
 
@@ -380,19 +380,19 @@ def test_layer_errors_of_a_shared_layer():
 
     torch.manual_seed(0)
     model, x = Twice().eval(), torch.randn(64, 16)
-    table = layerwise.layer_errors(model, quantization.quantize_dynamic(model), x)
+    table = layer_errors(model, quantization.quantize_dynamic(model), x)
     assert table.layer.tolist() == ["fc"] and table.sqnr_db[0] > 25
 
 
 def test_layer_errors_refuses(cnn, train):
     quantized = fx(cnn, train[0][0])
     with pytest.raises(ValueError, match=r"no quantized layer.*convert\(\)"):
-        layerwise.layer_errors(cnn, cnn, train[0])
+        layer_errors(cnn, cnn, train[0])
     other = nn.Sequential(nn.Conv2d(1, 4, 3)).eval()
     with pytest.raises(ValueError, match="its like in the float model"):
-        layerwise.layer_errors(other, quantized, train[0])
+        layer_errors(other, quantized, train[0])
     with pytest.raises(ValueError, match="float model is in training mode"):
-        layerwise.layer_errors(copy.deepcopy(cnn).train(), quantized, train[0])
+        layer_errors(copy.deepcopy(cnn).train(), quantized, train[0])
 
 
 # sensitivity
@@ -400,7 +400,7 @@ def test_layer_errors_refuses(cnn, train):
 
 def test_sensitivity(cnn, train, test, capsys):
     before = copy.deepcopy(cnn.state_dict())
-    table = layerwise.sensitivity(cnn, train, test, batches=2)
+    table = sensitivity(cnn, train, test, batches=2)
     assert list(table) == ["layer", "accuracy", "change", "sqnr_db"]
     assert sorted(table.layer) == ["conv1", "conv2", "fc"]
     assert table.accuracy.is_monotonic_increasing
@@ -414,9 +414,7 @@ def test_sensitivity(cnn, train, test, capsys):
 
 def test_sensitivity_of_fewer_bits_is_worse(cnn, train, test):
     tables = [
-        layerwise.sensitivity(cnn, train, test, batches=1, qconfig=low_bits(bits)).set_index(
-            "layer"
-        )
+        sensitivity(cnn, train, test, batches=1, qconfig=low_bits(bits)).set_index("layer")
         for bits in (8, 4, 2)
     ]
     for finer, coarser in itertools.pairwise(tables):
@@ -428,7 +426,7 @@ def test_sensitivity_of_fewer_bits_is_worse(cnn, train, test):
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_sensitivity_quantizes_one_layer_within_its_range(cnn, train, name, bits):
     qconfig = low_bits(bits)
-    converted = layerwise._quantize_one(cnn, name, qconfig, train[:1])
+    converted = _quantize_layer(cnn, name, qconfig, train[:1])
     kinds = (nnq.Conv2d, nnq.Linear, nniq.ConvReLU2d)
     assert [n for n, m in converted.named_modules() if isinstance(m, kinds)] == [name]
     codes = converted.get_submodule(name).weight().int_repr()
@@ -449,21 +447,21 @@ def test_sensitivity_quantizes_one_layer_within_its_range(cnn, train, name, bits
 
 def test_sensitivity_refuses(cnn, train, test):
     with pytest.raises(ValueError, match="training mode"):
-        layerwise.sensitivity(copy.deepcopy(cnn).train(), train, test)
+        sensitivity(copy.deepcopy(cnn).train(), train, test)
     with pytest.raises(ValueError, match="no Conv2d or Linear"):
-        layerwise.sensitivity(nn.Sequential(nn.Flatten()).eval(), train, test)
+        sensitivity(nn.Sequential(nn.Flatten()).eval(), train, test)
     with pytest.raises(ValueError, match="at least one"):
-        layerwise.sensitivity(cnn, [], test)
-    with pytest.raises(ValueError, match="gave no batch"):
-        layerwise.sensitivity(cnn, train, [])
+        sensitivity(cnn, [], test)
+    with pytest.raises(ValueError, match="holds no samples"):
+        sensitivity(cnn, train, [])
     shuffled = torch.utils.data.DataLoader(
         torch.utils.data.TensorDataset(*train[0]), batch_size=32, shuffle=True
     )
     with pytest.raises(ValueError, match="another order"):
-        layerwise.sensitivity(cnn, train, shuffled, batches=1)
+        sensitivity(cnn, train, shuffled, batches=1)
     dynamic = quantization.default_dynamic_qconfig
     with pytest.raises(ValueError, match="conv1 stayed float"):
-        layerwise.sensitivity(cnn, train, test, batches=1, qconfig=dynamic)
+        sensitivity(cnn, train, test, batches=1, qconfig=dynamic)
 
 
 def test_sensitivity_refuses_what_cannot_be_traced(train, test):
@@ -476,4 +474,4 @@ def test_sensitivity_refuses_what_cannot_be_traced(train, test):
             return self.fc(x.flatten(1)) if x.sum() > 0 else x
 
     with pytest.raises(ValueError, match="cannot trace"):
-        layerwise.sensitivity(Branch().eval(), train, test)
+        sensitivity(Branch().eval(), train, test)

@@ -64,13 +64,6 @@ def test_comparison_without_accuracy_has_two_panels(table):
     assert len(plotting.comparison(table.drop(columns=["accuracy", "standard_error"])).axes) == 2
 
 
-def test_layer_bars_keep_the_order_of_the_table():
-    table = pd.DataFrame({"layer": ["b", "a"], "sqnr_db": [30.0, 10.0]})
-    (axis,) = plotting.layer_bars(table, "sqnr_db", "SQNR (dB)").axes
-    assert [bar.get_width() for bar in axis.patches] == [30.0, 10.0]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["b", "a"]
-
-
 def test_grid_histogram_marks_the_levels_of_the_quantizer():
     axis = plotting.grid_histogram(torch.linspace(-1, 1, 100), 0.25, 0, -8, 7)
     levels = next(line for line in axis.lines if line.get_label() == "levels")

@@ -138,3 +138,34 @@ def test_nothing_generated_or_private_is_tracked():
             r"/(home/(?!learner)|root/|work/)\w", text
         )  # not the sandbox's own home
         assert not machine, f"{path} holds a machine's path: {machine[0]}"
+
+
+def test_commands_in_the_pages_exist():
+    """Every `qlearn …` and `make …` of a code block or a table is one that there is."""
+    from typer.main import get_command
+
+    from qlearn.cli import app
+
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    known, found = get_command(app).commands, 0
+    for path in [ROOT / "README.md", *(ROOT / "notebooks" / "teach").glob("*.md")]:
+        for tool, name, rest in re.findall(r"^(qlearn|make) ([a-z-]+)(.*)$", code(path), re.M):
+            if name == "needs":  # the Makefile's message to an unfitting Python
+                continue
+            found += 1
+            if tool == "make":
+                assert name in targets, f"{path.name}: make {name}"
+                continue
+            assert name in known, f"{path.name}: qlearn {name}"
+            options = {option for one in known[name].params for option in one.opts}
+            used = set(re.findall(r"--[a-z-]+", rest.split(" #")[0]))
+            assert used <= options, f"{path.name}: qlearn {name} has no {used - options}"
+    assert found > 20
+
+
+def code(path: Path) -> str:
+    """Code blocks and inline code, a line each."""
+    text = path.read_text()
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return "\n".join([line.strip() for block in blocks for line in block.splitlines()] + inline)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qlearn import benchmarking, calibration, data, models, schemes
-from qlearn.lowered import Int4Linear
+from qlearn.weight_only import Int4Linear
 
 # Of the logits against the float model's, in dB: what each scheme reaches with room to spare, and
 # the most that its file may be of the float file. QAT moves the weights: there, accuracy counts.

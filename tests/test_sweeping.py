@@ -15,7 +15,7 @@ NUMBERS = ["size_mb", "latency_ms", "speedup", "accuracy", "standard_error", "ma
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
-    monkeypatch.setattr(sweeping, "PATIENCE", 120)
+    monkeypatch.setattr(sweeping, "PATIENCE", 900)
     return tmp_path
 
 
@@ -180,6 +180,17 @@ def test_a_row_that_may_come_out_otherwise_is_not_kept(cache, monkeypatch):
     monkeypatch.setattr(sweeping._Worker, "row", lambda *_: next(answers))
     first, second = (sweeping.sweep(perceptron(), ["fp32"], images()) for _ in range(2))
     assert first["reason"].item() and second["accuracy"].item() == 1
+
+
+def test_a_row_of_a_busy_machine_is_kept_and_named(cache, monkeypatch):
+    rows = iter([{"accuracy": 1.0, "busy": True}, {"accuracy": 1.0, "busy": False}])
+    monkeypatch.setattr(sweeping._Worker, "row", lambda *_: ({"reason": "", **next(rows)}, True))
+    first, kept = (sweeping.sweep(perceptron(), ["fp32"], images()) for _ in range(2))
+    for table in (first, kept):
+        assert "busy when fp32 was measured" in repr(table) and "force=True" in repr(table)
+    assert list(kept.columns) == sweeping.COLUMNS
+    again = sweeping.sweep(perceptron(), ["fp32"], images(), force=True)
+    assert "Note" not in repr(again)
 
 
 def test_a_damaged_row_is_measured_again(cache, monkeypatch, capsys):

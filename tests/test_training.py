@@ -8,7 +8,7 @@ from torch.ao.quantization import QuantWrapper, get_default_qat_qconfig, prepare
 from torch.utils.data import TensorDataset
 
 from qlearn import data, models
-from qlearn.training import evaluate, fit
+from qlearn.training import accuracy, evaluate, fit, predict
 
 
 @pytest.fixture
@@ -105,6 +105,19 @@ def test_evaluate_counts_the_largest_logit_at_the_label():
     assert evaluate(lambda x: x, loader) == pytest.approx(15 / 20), "any callable will do"
     with pytest.raises(ValueError, match="holds no samples"):
         evaluate(nn.Identity(), [])
+
+
+def test_predict_gives_outputs_and_labels_in_the_loaders_order(model, loaders):
+    _, test = loaders
+    logits, labels = predict(model, test)
+    images, wanted = next(iter(test))
+    assert torch.equal(labels[: len(wanted)], wanted) and len(labels) == len(test.dataset)
+    torch.testing.assert_close(logits[: len(images)], model(images).detach())
+    assert not logits.requires_grad
+    assert accuracy(logits, labels) == evaluate(model, test)
+    assert accuracy(logits, logits.argmax(1)) == 1
+    with pytest.raises(ValueError, match="holds no samples"):
+        predict(model, [(torch.empty(0, 1, 28, 28), torch.empty(0, dtype=torch.int64))])
 
 
 def test_evaluate_leaves_modes_weights_and_statistics_alone(loaders):

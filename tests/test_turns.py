@@ -1,7 +1,6 @@
 """Processes that need the same base model at once, that are killed, and that have no room."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
@@ -9,16 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from forking import context
 from torch import nn
 
 from qlearn import background, data, doctor, inventory, pretrained, turns
 from qlearn.cache import home
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
-_context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-# All that training imports: the process that stands back would wait long for the processor.
-_imported = ["qlearn.pretrained", "qlearn.background", "sklearn.model_selection", "pandas", "tqdm"]
-_context.set_forkserver_preload(_imported)
 
 
 class Held(nn.Module):
@@ -62,7 +58,7 @@ def until(condition, seconds=300):
 def started(work, folder, name):
     """A process that does some work, and the file that holds what it prints."""
     said = folder / f"{name}.txt"
-    process = _context.Process(target=_child, args=(work, folder, said))
+    process = context.Process(target=_child, args=(work, folder, said))
     process.start()
     return process, said
 

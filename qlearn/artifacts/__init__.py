@@ -5,7 +5,9 @@ as TorchScript, as an exported program or as an ExecuTorch file, a table as JSON
 carries code of the author.
 """
 
+from qlearn.artifacts.conditions import under
+from qlearn.artifacts.keeping import output_of
 from qlearn.artifacts.reading import Answer, answers, explain
 from qlearn.artifacts.writing import submit
 
-__all__ = ["Answer", "answers", "explain", "submit"]
+__all__ = ["Answer", "answers", "explain", "output_of", "submit", "under"]

@@ -1,13 +1,14 @@
 """Artifacts that were handed in, read back as data, and what their errors mean."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FOLDER = "answers"  # beside the notebook
 LIMIT_MB = 100
+VALUE, MADE_WITH = "value", "made_with"  # what the file of a table, number or text holds
 KINDS = {
     ".pt": "TorchScript",
     ".ptl": "TorchScript for the lite interpreter",
@@ -71,6 +72,20 @@ class Answer:
                 f"hand it in again with qlearn.submit({self.name!r}, …)."
             ) from None
 
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """Threads, engine and version under which a table was measured; empty if it says none.
+
+        Whoever wrote the file could write anything here: `under` sets what can be set.
+        """
+        if self.path.suffix != ".json":
+            return {}
+        try:
+            record = _parts(self.path)[MADE_WITH]
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
 
 class Answers(dict[str, Answer]):
     """Answers by name; one that is missing, or there in two files, is explained."""
@@ -133,13 +148,20 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:160] if lines else 'no message'}"
 
 
+def _parts(path: Path) -> dict[str, Any]:
+    """Return the value and the record of a file; one of an earlier version is the value alone."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    whole = isinstance(data, dict) and data.keys() == {VALUE, MADE_WITH}
+    return data if whole else {VALUE: data, MADE_WITH: {}}
+
+
 def _load_json(path: Path) -> Any:
     import pandas as pd
 
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(data, Mapping) and set(data) == {"columns", "index", "data"}:
-        return pd.DataFrame(**data)
-    return data
+    value = _parts(path)[VALUE]
+    if isinstance(value, dict) and value.keys() == {"columns", "index", "data"}:
+        return pd.DataFrame(**value)
+    return value
 
 
 def _load_exported(path: Path) -> Callable:
@@ -151,9 +173,10 @@ def _load_exported(path: Path) -> Callable:
 
 
 def _load_script(path: Path) -> Callable:
+    from qlearn.artifacts.keeping import model_of
     from qlearn.artifacts.scripts import load_script
 
-    return load_script(path)
+    return model_of(path, load_script)
 
 
 def _load_lite(path: Path) -> Callable:

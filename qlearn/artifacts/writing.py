@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlearn.artifacts.reading import FOLDER, KINDS, LIMIT_MB, Answer, explain, first_line
+from qlearn.artifacts.conditions import conditions_of
+from qlearn.artifacts.reading import (
+    FOLDER,
+    KINDS,
+    LIMIT_MB,
+    MADE_WITH,
+    VALUE,
+    Answer,
+    explain,
+    first_line,
+)
 
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
@@ -24,8 +34,9 @@ def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) 
         Lower-case letters, digits and underscores.
     thing
         A module in eval mode, a scripted or traced module, an exported program, the path of a
-        ``.pte``, ``.ptl``, ``.pt``, ``.pt2`` or ``.onnx`` file; or a table: a DataFrame, a
-        dict, a list, a number or a text.
+        ``.pte``, ``.ptl``, ``.pt``, ``.pt2`` or ``.onnx`` file; or a table: a DataFrame or a
+        row of one, a dict, a list, a number or a text. With a table goes a record of threads and
+        quantized engine, those of `compare` where it comes from there.
     example_inputs
         A tensor or a tuple of arguments; needed for a module.
 
@@ -160,15 +171,21 @@ def _is_torchao(model: nn.Module) -> bool:
 def _as_json(name: str, thing: Any) -> str:
     import pandas as pd
 
-    if isinstance(thing, pd.DataFrame):
-        thing = json.loads(thing.to_json(orient="split"))
+    value = json.loads(thing.to_json(orient="split")) if isinstance(thing, pd.DataFrame) else thing
     try:
-        return json.dumps(thing, default=lambda value: value.item())
+        return json.dumps({VALUE: value, MADE_WITH: conditions_of(thing)}, default=_plain)
     except (TypeError, ValueError, AttributeError):
         raise ValueError(
             f"{name!r} is a {type(thing).__name__}, which cannot be handed in: give a model with "
             "example_inputs, a DataFrame, or plain numbers, texts, lists and dicts."
         ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a row of a table as a dict, and a number of NumPy or PyTorch as Python's."""
+    import pandas as pd
+
+    return value.to_dict() if isinstance(value, pd.Series) else value.item()
 
 
 def _verify(name: str, path: Path, example_inputs: Tensor | tuple | None, expected: Any) -> None:

@@ -17,10 +17,10 @@ def missing() -> str | None:
         return "Chromium is not on this machine."
     if importlib.util.find_spec("playwright") is None:
         return "Playwright is not installed: uv pip install --editable '.[test]'."
-    from qlearn.phone.runtime import runtime
+    from qlearn.phone.runtime import fetch_runtime
 
     try:
-        runtime()
+        fetch_runtime()
     except RuntimeError as error:  # neither in the cache nor to be had by npm
         return str(error)
     return None
@@ -57,7 +57,7 @@ def browser_table(name: str, rounds: int) -> tuple[pd.DataFrame, str]:
     from qlearn import phone
     from qlearn.benchmarking import MEGABYTE
     from qlearn.phone.bundle import bundle
-    from qlearn.phone.results import browser
+    from qlearn.phone.results import name_browser
 
     with tempfile.TemporaryDirectory() as folder:
         with phone.serve([name], reports=Path(folder) / "reports.jsonl", rounds=rounds) as lab:
@@ -76,5 +76,5 @@ def browser_table(name: str, rounds: int) -> tuple[pd.DataFrame, str]:
         }
         for precision, run in runs.items()
     }
-    about = f"{browser(report['user_agent'])}, threads: {report['threads']}."
+    about = f"{name_browser(report['user_agent'])}, threads: {report['threads']}."
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("precision"), about

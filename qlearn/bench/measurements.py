@@ -40,8 +40,7 @@ class Settings:
 
 QUICK = Settings(
     models=("mlp", "depthwise_cnn"),
-    engines=(EAGER, "ExecuTorch fp32", "ExecuTorch int8", "TorchScript int8",
-             "ONNX Runtime int8", "OpenVINO int8"),
+    engines=(EAGER, "ExecuTorch fp32", "ExecuTorch int8", "ONNX Runtime int8", "OpenVINO int8"),
     engine_models={"small_cnn": 28},
     browser_model="small_cnn",
     browser_rounds=3,

@@ -12,7 +12,7 @@ from qlearn.checks.behaviour import (
     operator_calls,
     runs,
 )
-from qlearn.checks.claims import claim_close, faster_claim_holds, smaller_than, table_has
+from qlearn.checks.claims import claim_close, smaller_than, table_has
 from qlearn.checks.graphs import (
     activation_scales,
     operators,
@@ -22,12 +22,14 @@ from qlearn.checks.graphs import (
     weight_types,
 )
 from qlearn.checks.quantization import is_calibrated, is_quantized, weights_on_grid
+from qlearn.checks.speed import as_measured, faster_claim_holds
 
 __all__ = [
     "accuracy",
     "accuracy_at_least",
     "activation_scales",
     "agrees_with",
+    "as_measured",
     "claim_close",
     "exists",
     "faster_claim_holds",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from qlearn.artifacts import Answer, answers, explain
+from qlearn.artifacts import Answer, answers, explain, output_of
 
 
 def exists(name: str, suffixes: Sequence[str] = ()) -> Answer:
@@ -40,8 +40,12 @@ def runs(answer: Answer, inputs: Tensor, batch: int | None = None) -> Tensor:
         None.
     """
     model = _model(answer)
-    parts = [_output(answer.name, model, part) for part in inputs.split(batch or len(inputs))]
-    return torch.cat(parts)
+
+    def run() -> Tensor:
+        parts = inputs.split(batch or len(inputs))
+        return torch.cat([_output(answer.name, model, part) for part in parts])
+
+    return output_of(answer.path, inputs, batch, run)
 
 
 def _model(answer: Answer) -> Callable[[Tensor], Tensor]:
@@ -119,9 +123,9 @@ def accuracy(answer: Answer, test: Iterable) -> float:
     test
         Batches of (inputs, labels).
     """
-    model, right, total = _model(answer), 0, 0
+    right, total = 0, 0
     for inputs, labels in test:
-        right += (_output(answer.name, model, inputs).argmax(1) == labels).sum().item()
+        right += (runs(answer, inputs).argmax(1) == labels).sum().item()
         total += len(labels)
     return right / total
 

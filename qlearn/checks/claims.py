@@ -1,16 +1,11 @@
 """Assertions about numbers and tables that were handed in: claims, until they are measured."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from torch import Tensor
-
-from qlearn.artifacts import Answer, explain
-
-TRIES = 3  # measurements before a claim is refused: a busy machine can spoil one
-FACTOR = 3.0  # a claimed ratio of times may be off by so much: machines differ and drift
+from qlearn.artifacts import Answer
 
 
 def smaller_than(answer: Answer, megabytes: float, ratio: float = 1.0) -> None:
@@ -50,53 +45,6 @@ def claim_close(what: str, claimed: Any, measured: float, tolerance: float) -> N
     )
     assert abs(claimed - measured) <= tolerance, (
         f"{what} was given as {claimed:.4g}; measured from the artifact it is {measured:.4g}."
-    )
-
-
-def faster_claim_holds(
-    claimed: Any,
-    slow: Callable[..., Any],
-    fast: Callable[..., Any],
-    inputs: Tensor,
-    factor: float = FACTOR,
-) -> None:
-    """Assert that a claimed speedup is within a generous factor of one measured now.
-
-    Parameters
-    ----------
-    claimed
-        Time of ``slow`` over time of ``fast``, as handed in.
-    slow, fast
-        Models.
-    inputs
-        What to time them on.
-    factor
-        How many times too large or too small the claim may be.
-    """
-    from qlearn.benchmarking import compare
-
-    assert isinstance(claimed, Real) and math.isfinite(claimed) and claimed > 0, (
-        f"A speedup is a positive number, and {claimed!r} is none."
-    )
-    kept = inputs.clone()
-    for _ in range(TRIES):
-        try:
-            table = compare({"slow": slow, "fast": fast}, inputs, threads=1, seconds=0.3)
-        except Exception as error:
-            raise AssertionError(
-                f"The speedup cannot be measured again, a model fails: {explain(error)}."
-            ) from None
-        # Either model is timed on what the other leaves: it could make that one's work longer.
-        assert inputs.shape == kept.shape and inputs.equal(kept), (
-            "A model changes its input while it runs, so its speed cannot be measured: have it "
-            "work on a copy."
-        )
-        measured = table.loc["fast", "speedup"]
-        if measured / factor <= claimed <= measured * factor:
-            return
-    raise AssertionError(
-        f"A speedup of {claimed:.3g} was handed in, and {measured:.3g} is measured here: measure "
-        "with qlearn.compare, the models in eval mode, and hand in what it says."
     )
 
 

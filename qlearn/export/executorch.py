@@ -10,6 +10,7 @@ from qlearn.export import common
 from qlearn.export.contents import executorch_contents
 from qlearn.export.noise import quiet
 from qlearn.export.refusals import ELSEWHERE, Refusal, explaining
+from qlearn.pt2e import lower_to_xnnpack, quantize_for_xnnpack
 
 
 def executorch(
@@ -63,9 +64,10 @@ def executorch(
             graph = torch.export.export(source, (example,))
             if calibration is not None:
                 batches = common.calibration_inputs(calibration, example)
-                int8 = _quantize(graph.module(), common.remembering(batches, inputs))
+                int8 = quantize_for_xnnpack(graph.module(), common.remembering(batches, inputs))
                 graph = torch.export.export(int8, (example,))
-            _lower(graph, unfinished)
+            with open(unfinished, "wb") as file:
+                lower_to_xnnpack(graph).write_to_file(file)
             contents = executorch_contents(unfinished)
             _require_kernels(contents.leftovers)
             run = executorch_method(unfinished)
@@ -73,30 +75,6 @@ def executorch(
         exact = calibration is None and common.is_float32(source)
         measured = common.verified(unfinished, run, source, inputs, exact)
     return common.Exported(Path(path), *measured, contents.delegates, contents.leftovers)
-
-
-def _quantize(graph: nn.Module, batches) -> nn.Module:
-    """Return the exported graph with observers added, calibrated and converted to int8."""
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
-    scheme = get_symmetric_quantization_config(is_per_channel=True)
-    prepared = prepare_pt2e(graph, XNNPACKQuantizer().set_global(scheme))
-    for batch in batches:
-        prepared(batch)
-    return convert_pt2e(prepared)
-
-
-def _lower(graph: torch.export.ExportedProgram, path: Path) -> None:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
-    lowered = to_edge_transform_and_lower(graph, partitioner=[XnnpackPartitioner()])
-    with open(path, "wb") as file:
-        lowered.to_executorch().write_to_file(file)
 
 
 def _require_kernels(leftovers: dict[str, int]) -> None:

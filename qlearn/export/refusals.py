@@ -7,8 +7,11 @@ import textwrap
 import traceback
 from collections.abc import Iterator
 
+from qlearn import calibration, pt2e
+
 # Where frames of a traceback, and files named in a message, are not the author's.
 LIBRARIES = ("site-packages", "dist-packages", "/lib/python", "<", "qlearn/export")
+LIBRARIES += (calibration.__file__, pt2e.__file__)
 ELSEWHERE = "compute it outside the exported model, or write it with other operators"
 # What a message says → what is wrong, and the way out. A group in brackets is the operator.
 REASONS = {

@@ -17,6 +17,7 @@ from typing import Any
 from jupyter_client.provisioning import LocalProvisioner
 from traitlets import Bool, Dict, Unicode
 
+from qlearn import threads
 from qlearn.cache import home as cache_folder
 from qlearn.grading.limits import Limits, command_within
 
@@ -71,7 +72,7 @@ def environment(limits: Limits, home: str, cache: str) -> dict[str, str]:
     home, cache
         The home folder, and the folder with qlearn's base models.
     """
-    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": home,
@@ -81,8 +82,8 @@ def environment(limits: Limits, home: str, cache: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "QLEARN_HOME": cache,
         "NBGRADER_EXECUTION": "autograde",  # as nbgrader says it
-        "OMP_WAIT_POLICY": "PASSIVE",
-        **{name: str(limits.threads) for name in threads},
+        **threads.SETTINGS,
+        **{name: str(limits.threads) for name in pools},
     }
 
 

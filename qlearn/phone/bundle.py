@@ -23,7 +23,7 @@ CALIBRATION = 16  # training images
 
 
 @dataclass(frozen=True)
-class Served:
+class PhoneModel:
     """A model that phones can run.
 
     Attributes
@@ -45,8 +45,8 @@ class Served:
 
 
 MODELS = {
-    "small_cnn": Served("Small CNN", "small_cnn", pretrained.small_cnn, 28),
-    "resnet18": Served("ResNet-18", "resnet18", partial(pretrained.resnet18, "digits"), 224),
+    "small_cnn": PhoneModel("Small CNN", "small_cnn", pretrained.small_cnn, 28),
+    "resnet18": PhoneModel("ResNet-18", "resnet18", partial(pretrained.resnet18, "digits"), 224),
 }
 
 
@@ -79,42 +79,42 @@ def _folder(name: str) -> Path:
     from qlearn import export
 
     versions = [importlib.metadata.version(p) for p in ("onnx", "onnxruntime", "onnxscript")]
-    made_by = (
+    depends_on = (
         pretrained.path(MODELS[name].base).name,
         versions,
         Path(inspect.getfile(export.onnx)).read_text(encoding="utf-8"),
         Path(__file__).read_text(encoding="utf-8"),
     )
-    key = hashlib.sha256(repr(made_by).encode()).hexdigest()[:10]
+    key = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:10]
     folder = home() / "phone" / f"{name}-{key}"
     if not folder.is_dir():
         print(f"Exporting {MODELS[name].title} once; it is then kept in {folder.parent}.")
-        with making(folder) as made:
-            made.mkdir()
-            _make(name, made)
+        with making(folder) as unfinished:
+            unfinished.mkdir()
+            _export(name, unfinished)
     return folder
 
 
-def _make(name: str, folder: Path) -> None:
+def _export(name: str, folder: Path) -> None:
     """Write the files of a model."""
     from qlearn import export
 
-    served = MODELS[name]
-    train, test = data.loaders(pretrained.RECIPES[served.base].data())
-    calibration = list(_images(train, CALIBRATION, served.pixels).split(1))
-    inputs = _images(test, REFERENCES, served.pixels)
-    entry = {"name": name, "title": served.title, "shape": [1, *inputs.shape[1:]], "files": {}}
+    model = MODELS[name]
+    train, test = data.loaders(pretrained.RECIPES[model.base].data())
+    calibration = list(_take_images(train, CALIBRATION, model.pixels).split(1))
+    inputs = _take_images(test, REFERENCES, model.pixels)
+    entry = {"name": name, "title": model.title, "shape": [1, *inputs.shape[1:]], "files": {}}
     for precision, calibrating in zip(PRECISIONS, (None, calibration), strict=True):
         path = folder / f"{precision}.onnx"
-        export.onnx(served.load(), inputs[:1], path, calibrating)
-        outputs = _reference(path, inputs)
+        export.onnx(model.load(), inputs[:1], path, calibrating)
+        outputs = _run_reference(path, inputs)
         entry["files"][precision] = {"bytes": path.stat().st_size, "outputs": outputs.tolist()}
     raw = inputs.numpy().astype("<f4").tobytes()
     (folder / "inputs.bin.gz").write_bytes(gzip.compress(raw, mtime=0))
     (folder / "model.json").write_text(json.dumps(entry), encoding="utf-8")
 
 
-def _reference(path: Path, inputs: Tensor) -> Tensor:
+def _run_reference(path: Path, inputs: Tensor) -> Tensor:
     """Return the outputs, N×classes, that the file itself defines.
 
     The graph is run as it is written. Optimized for x86 without VNNI instructions, ONNX Runtime's
@@ -128,11 +128,11 @@ def _reference(path: Path, inputs: Tensor) -> Tensor:
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    parts = [session.run(None, {name: one.numpy()})[0] for one in inputs.split(1)]
-    return torch.cat([torch.from_numpy(part) for part in parts])
+    outputs = [session.run(None, {name: one.numpy()})[0] for one in inputs.split(1)]
+    return torch.cat([torch.from_numpy(output) for output in outputs])
 
 
-def _images(loader: DataLoader, count: int, pixels: int) -> Tensor:
+def _take_images(loader: DataLoader, count: int, pixels: int) -> Tensor:
     """Return the first images of a batch, count×channels×pixels×pixels, float32 in [0, 1]."""
     images, _ = next(iter(loader))
     return nn.functional.interpolate(images[:count], size=(pixels, pixels), mode="bilinear")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from qlearn.phone.lab import PhoneLab
+from qlearn.phone.session import PhoneLab
 
-PATIENCE = 300  # seconds that the page may take
+PAGE_TIMEOUT = 300  # seconds
 
 
 def run_in_chromium(lab: PhoneLab, executable: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _run(sync_playwright: Callable, url: str, executable: str) -> str:
             page.goto(url)
             page.get_by_role("button", name="Start").click()
             end = page.locator("#results[data-report], #problem:not(:empty)")
-            end.first.wait_for(state="attached", timeout=PATIENCE * 1000)
+            end.first.wait_for(state="attached", timeout=PAGE_TIMEOUT * 1000)
             identity = page.locator("#results").get_attribute("data-report")
             if identity is None:
                 raise RuntimeError(f"The page says: {page.locator('#problem').inner_text()}")

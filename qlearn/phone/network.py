@@ -3,7 +3,7 @@
 import socket
 
 
-def lan_address() -> str:
+def find_lan_address() -> str:
     """Return this machine's IPv4 address on the network that its default route leads to.
 
     Raises

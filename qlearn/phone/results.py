@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from qlearn import plotting
 from qlearn.phone.bundle import MODELS, PRECISIONS
-from qlearn.phone.reports import Reports, speedup
+from qlearn.phone.report_log import Reports, compute_speedup
 from qlearn.plotting import COLOURS
 
 _BROWSERS = (
@@ -27,7 +27,7 @@ _SYSTEMS = (("Android", "Android"), ("iOS", "iPhone|iPad"), ("Windows", "Windows
             ("macOS", "Mac OS X"), ("Linux", "Linux|CrOS"))  # fmt: skip
 
 
-def browser(user_agent: str) -> str:
+def name_browser(user_agent: str) -> str:
     """Return the browser, its version and its system that a user agent names, in short."""
     found = ((name, re.search(pattern, user_agent)) for name, pattern in _BROWSERS)
     program = next((f"{name} {match[1]}" for name, match in found if match), "another browser")
@@ -60,11 +60,11 @@ def table(reports: list[dict[str, Any]]) -> pd.DataFrame:
             row = {"phone": report["nickname"] or f"phone {number}", "model": name}
             row |= {f"{p}_ms": runs[p]["median_ms"] for p in PRECISIONS}
             row |= {f"{p}_iqr": runs[p]["q3_ms"] - runs[p]["q1_ms"] for p in PRECISIONS}
-            row["speedup"] = speedup(runs)
+            row["speedup"] = compute_speedup(runs)
             row |= {f"{p}_sqnr_db": _decibels(runs[p]["sqnr_db"]) for p in PRECISIONS}
             row |= {f"{p}_top1": runs[p]["top1"] for p in PRECISIONS}
             row |= {key: report[key] for key in ("threads", "isolated")}
-            row["browser"] = browser(report["user_agent"])
+            row["browser"] = name_browser(report["user_agent"])
             row |= {key: report[key] for key in ("memory_gb", "cores")}
             row["received"] = pd.Timestamp(report["received"])
             rows.append(row)
@@ -97,10 +97,10 @@ def figure(results: pd.DataFrame) -> Figure:
     panels = drawing.subplots(len(models), squeeze=False)[:, 0]
     for axis, name in zip(panels, models, strict=True):
         rows = results[results["model"] == name].sort_values("int8_ms")
-        places = np.arange(len(rows))
+        positions = np.arange(len(rows))
         for precision, shift, colour in zip(PRECISIONS, (-0.2, 0.2), COLOURS, strict=False):
             axis.barh(
-                places + shift,
+                positions + shift,
                 rows[f"{precision}_ms"],
                 height=0.38,
                 xerr=rows[f"{precision}_iqr"] / 2,
@@ -108,7 +108,7 @@ def figure(results: pd.DataFrame) -> Figure:
                 label=precision,
             )
         # A nickname may hold dollar signs, between which Matplotlib would see mathematics.
-        axis.set_yticks(places, rows["phone"], parse_math=False)
+        axis.set_yticks(positions, rows["phone"], parse_math=False)
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.set_title(MODELS[name].title, loc="left")
@@ -117,44 +117,38 @@ def figure(results: pd.DataFrame) -> Figure:
     return drawing
 
 
-def picture(results: pd.DataFrame) -> str:
+def render(results: pd.DataFrame) -> str:
     """Return the figure and the table as HTML, with alternative text."""
     if results.empty:
         return "<p>No phone has reported yet.</p>"
     phones = results["model"].value_counts().max()  # nicknames may be the same
     middle = results.groupby("model", sort=False)["speedup"].median()
-    said = "; ".join(f"{MODELS[n].title}: median speedup {v:.2f}" for n, v in middle.items())
-    alt = f"Bars: latency in fp32 and int8. Phones: {phones}. {said}."
+    speedups = "; ".join(f"{MODELS[n].title}: median speedup {v:.2f}" for n, v in middle.items())
+    alt = f"Bars: latency in fp32 and int8. Phones: {phones}. {speedups}."
     columns = ["phone", "model", "fp32_ms", "int8_ms", "speedup", "int8_top1", "threads",
                "browser"]  # fmt: skip
-    listed = results[columns].to_html(index=False, float_format="%.3g", border=0)
-    return plotting.picture(figure(results), alt) + listed
+    as_html = results[columns].to_html(index=False, float_format="%.3g", border=0)
+    return plotting.picture(figure(results), alt) + as_html
 
 
 class Board:
-    """The results in a notebook, drawn anew by a thread of its own when told that there are more.
-
-    Parameters
-    ----------
-    reports
-        The reports to show.
-    """
+    """The results in a notebook, drawn anew by a thread of its own after each ``refresh``."""
 
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
-        self._news = threading.Event()
+        self._changed = threading.Event()
         self._handle = display(HTML(self._draw()), display_id=True)
         threading.Thread(target=self._follow, daemon=True).start()
 
     def refresh(self) -> None:
         """Have the board drawn anew soon; reports that come meanwhile share a drawing."""
-        self._news.set()
+        self._changed.set()
 
     def _draw(self) -> str:
-        return picture(table(self._reports.latest()))
+        return render(table(self._reports.latest()))
 
     def _follow(self) -> None:
-        while self._news.wait():
-            self._news.clear()
+        while self._changed.wait():
+            self._changed.clear()
             if self._handle is not None:  # None outside a notebook
                 self._handle.update(HTML(self._draw()))

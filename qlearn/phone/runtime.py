@@ -3,22 +3,21 @@
 import gzip
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
-from qlearn.cache import home
+from qlearn.cache import home, making
 
 HERE = Path(__file__).parent
 _PACKAGE = json.loads((HERE / "package.json").read_text(encoding="utf-8"))
 VERSION: str = _PACKAGE["dependencies"]["onnxruntime-web"]
 SHA256: dict[str, str] = _PACKAGE["sha256"]
-PATIENCE = 300  # seconds that npm may take
+NPM_TIMEOUT = 300  # seconds
 
 
-def runtime(folder: str | Path | None = None) -> Path:
+def fetch_runtime(folder: str | Path | None = None) -> Path:
     """Return the cache's folder with the files of onnxruntime-web; fill it if it is not there.
 
     Each file is kept compressed (``.gz``), as it is sent: the largest is 14 MB, and 3.7 MB so.
@@ -38,17 +37,17 @@ def runtime(folder: str | Path | None = None) -> Path:
     RuntimeError
         If npm is missing or fails.
     """
-    kept = home() / "phone" / f"onnxruntime-web-{VERSION}"
+    cached = home() / "phone" / f"onnxruntime-web-{VERSION}"
     if folder is not None:
-        _keep(Path(folder), kept)
-    elif not all((kept / f"{name}.gz").is_file() for name in SHA256):
+        _copy(Path(folder), cached)
+    elif not all((cached / f"{name}.gz").is_file() for name in SHA256):
         with tempfile.TemporaryDirectory() as scratch:
-            _keep(_fetch(Path(scratch)), kept)
-    return kept
+            _copy(_install(Path(scratch)), cached)
+    return cached
 
 
-def _keep(source: Path, kept: Path) -> None:
-    """Verify the files of ``source`` and put them, compressed, into the folder ``kept``."""
+def _copy(source: Path, cached: Path) -> None:
+    """Verify the files of ``source`` and put them, compressed, into the cache's folder."""
     contents = {}
     for name, expected in SHA256.items():
         try:
@@ -63,15 +62,12 @@ def _keep(source: Path, kept: Path) -> None:
                 f"{source / name} is not the file of onnxruntime-web {VERSION} (its SHA-256 "
                 "differs): take the files of exactly that version."
             )
-    kept.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        unfinished = kept / f"{name}.{os.getpid()}.tmp"
-        # mtime=0: the same content gives the same file, so a browser's copy stays valid.
-        unfinished.write_bytes(gzip.compress(content, mtime=0))
-        os.replace(unfinished, kept / f"{name}.gz")
+        with making(cached / f"{name}.gz") as unfinished:
+            unfinished.write_bytes(gzip.compress(content))
 
 
-def _fetch(scratch: Path) -> Path:
+def _install(scratch: Path) -> Path:
     """Run ``npm ci`` in an empty folder and return the folder of the files."""
     npm = shutil.which("npm")
     if npm is None:
@@ -84,13 +80,13 @@ def _fetch(scratch: Path) -> Path:
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     try:
         subprocess.run(
-            command, cwd=scratch, check=True, capture_output=True, text=True, timeout=PATIENCE
+            command, cwd=scratch, check=True, capture_output=True, text=True, timeout=NPM_TIMEOUT
         )
     except subprocess.TimeoutExpired:
-        reason = f"no answer within {PATIENCE} s"
+        reason = f"no answer within {NPM_TIMEOUT} s"
     except subprocess.CalledProcessError as error:
-        said = [line for line in error.stderr.splitlines() if "error" in line.lower()]
-        reason = "; ".join(said[:2]) or f"exit code {error.returncode}"
+        errors = [line for line in error.stderr.splitlines() if "error" in line.lower()]
+        reason = "; ".join(errors[:2]) or f"exit code {error.returncode}"
     else:
         return scratch / "node_modules" / "onnxruntime-web" / "dist"
     raise RuntimeError(

@@ -1,24 +1,29 @@
-"""The phone lab's web server: a fixed table of files, and one door for reports."""
+"""The phone lab's web server: a fixed table of files, and one address that takes reports."""
 
-import json
+import asyncio
+import io
 import secrets
-import socket
-import socketserver
-import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any
 
-from qlearn.phone.reports import Reports, parse, standing
+from tornado.escape import json_encode
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
+
+from qlearn.phone.report_log import Reports, parse, rank
 
 MAX_UPLOAD = 64 * 1024  # bytes of a report; a real one has about 1,500
 MAX_CONNECTIONS = 256  # a browser opens up to six
-PATIENCE = 20.0  # seconds that a client may stay silent, or take to send a report
-_SECURITY = {
+CHUNK = 64 * 1024  # bytes of a file that are sent at once
+CLIENT_TIMEOUT = 20.0  # seconds that a client may stay silent, or take to send a report
+LINGER = 1.0  # seconds for which the rest of a request that is too large is thrown away
+_HEADERS = {
+    "Cache-Control": "no-store",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
         "connect-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; "
@@ -29,46 +34,35 @@ _SECURITY = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
+    "Server": "qlearn",
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex",
 }
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".json": "application/json",
-    ".wasm": "application/wasm",
+_REFUSALS = {
+    404: "There is nothing here. Use the whole link that was given out, or scan its code again.",
+    408: "The report did not arrive in time.",
+    411: "The report does not say how long it is.",
+    413: f"The report is too large: at most {MAX_UPLOAD} bytes are taken.",
 }
+_TYPES = MimeTypes()  # Python's own table: this machine's may name .js otherwise
 
 
-@dataclass(frozen=True)
-class Resource:
-    """Something to serve: a file or bytes, its content type, and whether it is gzipped."""
-
-    content: Path | bytes
-    name: str
-    gzipped: bool = False
-
-    @property
-    def content_type(self) -> str:
-        """The content type that the name stands for."""
-        return _TYPES.get(Path(self.name).suffix, "application/octet-stream")
-
-
-class Server(ThreadingHTTPServer):
+class Server:
     """Serves ``/TOKEN/NAME`` for each name of a table, and takes ``POST /TOKEN/reports``.
+
+    It has a thread and an event loop of its own, until ``stop``.
 
     Parameters
     ----------
-    address
-        Host and port to listen on; port 0 takes a free one.
+    address, port
+        Where to listen; port 0 takes a free one.
     resources
-        Name in the URL → what to serve.
+        Name in the URL → bytes or a file; a ``.gz`` file is sent as it is, for the browser to
+        decompress. The name "" is the page.
     reports
         Where reports go.
-    arrived
-        Called with each new report, after it is kept.
+    notify
+        Called with each new report, after it is kept and in a thread of the server.
 
     Raises
     ------
@@ -76,199 +70,181 @@ class Server(ThreadingHTTPServer):
         If the address cannot be had.
     """
 
-    daemon_threads = True
-    request_queue_size = 128  # a whole room presses its button at once
-
     def __init__(
         self,
-        address: tuple[str, int],
-        resources: Mapping[str, Resource],
+        address: str,
+        port: int,
+        resources: Mapping[str, bytes | Path],
         reports: Reports,
-        arrived: Callable[[dict[str, Any]], None],
+        notify: Callable[[dict[str, Any]], None],
     ) -> None:
         self.token = secrets.token_urlsafe(16)
         self.resources = resources
         self.reports = reports
-        self.arrived = arrived
-        self._connections: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        super().__init__(address, _Handler)
+        self._notify = notify
+        self._sockets = bind_sockets(port, address)
+        self.port = self._sockets[0].getsockname()[1]
+        self._started, self.stopped = threading.Event(), threading.Event()
+        threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True).start()
+        self._started.wait()
 
-    def server_bind(self) -> None:
-        """Take the address, without asking the name service for its name, which may take long."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
-
-    def process_request(self, request: socket.socket, client_address: Any) -> None:
-        """Start a thread for a connection, unless there are too many."""
-        with self._lock:
-            full = len(self._connections) >= MAX_CONNECTIONS
-            if not full:
-                self._connections.add(request)
-        if full:
-            self.shutdown_request(request)
-        else:
-            super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket.socket) -> None:
-        """Close a connection."""
-        with self._lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: socket.socket, client_address: Any) -> None:
-        """Stay silent about a client that went away; show everything else."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+    async def _serve(self) -> None:
+        """Serve until ``stop``; a report that is being written then is written to its end."""
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        http = _CappedServer(
+            # Without a log, which would hold addresses.
+            Application([(".*", _Handler, {"server": self})], log_function=lambda handler: None),
+            idle_connection_timeout=CLIENT_TIMEOUT,
+            body_timeout=CLIENT_TIMEOUT,
+            max_body_size=MAX_UPLOAD,
+        )
+        http.add_sockets(self._sockets)
+        self._started.set()
+        await self._stopping.wait()
+        http.stop()
+        await http.close_all_connections()
+        self.stopped.set()
+        await self._loop.shutdown_default_executor()
 
     def stop(self) -> None:
-        """Stop listening and hang up; a report that is being written is written to its end."""
-        self.shutdown()
-        self.server_close()
-        with self._lock:
-            for connection in self._connections:
-                try:
-                    connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # it has just hung up itself
+        """Stop listening and hang up; calling it twice does no harm."""
+        if not self.stopped.is_set():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self.stopped.wait()
 
-
-class _Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    server: Server
-    protocol_version = "HTTP/1.1"
-    server_version = "qlearn"
-    sys_version = ""
-    timeout = PATIENCE
-    disable_nagle_algorithm = True
-
-    def do_GET(self) -> None:
-        """Send a file of the table, or a report's standing."""
-        name = self._name()
-        if name is None:
-            self.send_error(404)
-        elif name.startswith("standing/"):
-            place = standing(self.server.reports.latest(), name.removeprefix("standing/"))
-            self._send_json(200, place) if place else self.send_error(404)
-        elif (resource := self.server.resources.get(name)) is None:
-            self.send_error(404)
-        else:
-            self._send_resource(resource)
-
-    def do_POST(self) -> None:
-        """Take a report."""
-        if self._name() != "reports":
-            self._refuse(404, "There is nothing here: use the link that was given out.")
-            return
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
-            self._refuse(411, "The report does not say how long it is.")
-        elif len(length) > 9 or int(length) > MAX_UPLOAD:
-            self._refuse(413, f"The report is too large: at most {MAX_UPLOAD} bytes are taken.")
-        elif (body := self._read(int(length))) is None:
-            self._refuse(408, "The report did not arrive in time.")
-        else:
-            self._keep(body)
-
-    def _keep(self, body: bytes) -> None:
+    def take(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        """Keep the report in a request's body; return the answer's status and content."""
         try:
             report = parse(body)
+            new = self.reports.add(report)
         except ValueError as error:
-            self._send_json(400, {"error": str(error)})
-            return
-        try:
-            new = self.server.reports.add(report)
+            return 400, {"error": str(error)}
         except OSError as error:
-            reason = error.strerror or error
-            self._send_json(503, {"error": f"The report could not be kept ({reason})."})
-            return
-        place = standing(self.server.reports.latest(), report["id"])
-        self._send_json(201 if new else 200, place or {})
+            return 503, {"error": f"The report could not be kept ({error.strerror or error})."}
         if new:
-            self.server.arrived(report)
+            self._notify(report)
+        return 201 if new else 200, rank(self.reports.latest(), report["id"]) or {}
 
-    def _name(self) -> str | None:
-        """Return what follows ``/TOKEN/`` in the URL, or None if the token is another."""
-        token, slash, name = self.path.partition("?")[0].removeprefix("/").partition("/")
-        right = secrets.compare_digest(token.encode(), self.server.token.encode())
-        return name if right and slash else None
 
-    def _read(self, length: int) -> bytes | None:
-        """Return the request's body, or None if it is not there in time."""
-        body, end = b"", time.monotonic() + PATIENCE
-        while len(body) < length:
-            if time.monotonic() > end:
-                return None
-            try:
-                part = self.rfile.read1(length - len(body))
-            except TimeoutError:
-                return None
-            if not part:
-                raise ConnectionError("the client went away")
-            body += part
-        return body
+class _CappedServer(HTTPServer):
+    """Hangs up at once where there are too many connections."""
 
-    def _refuse(self, status: int, reason: str) -> None:
-        """Answer before the request has been read, and hang up without reading much of it.
+    connections = 0
 
-        A connection that is closed while data arrives is reset, and then the client may never see
-        the answer: so what is on its way is thrown away, for at most a second.
-        """
-        self.close_connection = True
-        self._send_json(status, {"error": reason})
-        end = time.monotonic() + 1
-        try:
-            self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(1)
-            while self.connection.recv(65536) and time.monotonic() < end:
-                pass
-        except OSError:
-            pass  # nobody is there to be told
-
-    def _send_resource(self, resource: Resource) -> None:
-        content = resource.content
-        size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        # Another lab has another token, so nothing under this address ever changes.
-        more = {"Cache-Control": "private, max-age=86400"}
-        if resource.gzipped:
-            more["Content-Encoding"] = "gzip"
-        self._head(200, resource.content_type, size, more)
-        if isinstance(content, bytes):
-            self.wfile.write(content)
+    def handle_stream(self, stream: IOStream, address: tuple) -> None:
+        if self.connections >= MAX_CONNECTIONS:
+            stream.close()
         else:
-            with content.open("rb") as file:
-                self.connection.sendfile(file)
+            self.connections += 1
+            super().handle_stream(stream, address)
 
-    def _send_json(self, status: int, value: dict[str, Any]) -> None:
-        body = json.dumps(value).encode()
-        self._head(status, "application/json", len(body), {})
-        self.wfile.write(body)
+    def on_close(self, server_conn: object) -> None:
+        self.connections -= 1
+        super().on_close(server_conn)
 
-    def _head(self, status: int, content_type: str, size: int, more: dict[str, str]) -> None:
-        self.send_response(status)
-        headers = {"Content-Type": content_type, "Content-Length": str(size), **_SECURITY, **more}
-        headers.setdefault("Cache-Control", "no-store")
-        if self.close_connection:
-            headers["Connection"] = "close"
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Send a plain page with one sentence."""
-        self.close_connection = True
-        sentence = (
-            "There is nothing here. Use the whole link that was given out, or scan its code again."
-            if code == 404
-            else f"The server does not answer such a request ({code})."
-        )
+@stream_request_body  # so that a request is refused before its body has been read
+class _Handler(RequestHandler):
+    """Answers one request."""
+
+    SUPPORTED_METHODS = ("GET", "POST")
+
+    def initialize(self, server: Server) -> None:
+        self._server = server
+        self._body: bytearray | None = bytearray()  # None: too large, and thrown away
+
+    def set_default_headers(self) -> None:
+        for name, value in _HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        """Refuse a report that is too large; give the others a time limit."""
+        if self.request.method != "POST":
+            return
+        length = self.request.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdigit()):
+            raise HTTPError(411)
+        if len(length) > 9 or int(length) > MAX_UPLOAD:
+            self._refuse_unread()
+        else:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(CLIENT_TIMEOUT, self.send_error, 408)
+
+    def _refuse_unread(self) -> None:
+        """Answer before the body is read, and throw away what is on its way, for a while.
+
+        A connection that is closed while data arrives is reset, and the answer may be lost.
+        """
+        self._body = None
+        self.request.connection.set_max_body_size(2**63)
+        self.request.connection.set_body_timeout(LINGER)
+        answer = json_encode({"error": _REFUSALS[413]})
+        self.set_status(413)
+        self.set_header("Content-Length", len(answer))
+        self.set_header("Connection", "close")
+        self.write(answer)
+        self.flush()
+
+    def data_received(self, chunk: bytes) -> None:
+        if self._body is not None:
+            self._body += chunk
+
+    async def get(self) -> None:
+        """Send a file of the table, or how a report ranks."""
+        name = self._name()
+        folder, _, identity = name.partition("/")
+        if name in self._server.resources:
+            await self._send(name, self._server.resources[name])
+        elif folder == "rank" and (ranks := rank(self._server.reports.latest(), identity)):
+            self.finish(ranks)
+        else:
+            raise HTTPError(404)
+
+    async def post(self) -> None:
+        """Take a report."""
+        if self._body is None:
+            return
+        self._alarm.cancel()
+        if self._name() != "reports":
+            raise HTTPError(404)
+        # In another thread: the disk may be slow.
+        status, answer = await asyncio.to_thread(self._server.take, bytes(self._body))
+        self.set_status(status)
+        self.finish(answer)
+
+    def _name(self) -> str:
+        """Return what follows ``/TOKEN/`` in the URL; nothing is here if the token is another."""
+        token, slash, name = self.request.path.removeprefix("/").partition("/")
+        right = secrets.compare_digest(token.encode(), self._server.token.encode())
+        if not (right and slash):
+            raise HTTPError(404)
+        return name
+
+    async def _send(self, name: str, content: bytes | Path) -> None:
+        """Send a file chunk by chunk; hang up on a client that does not take a chunk in time."""
+        kind = _TYPES.guess_type(name or "index.html")[0] or "application/octet-stream"
+        self.set_header("Content-Type", kind + "; charset=utf-8" * kind.startswith("text/"))
+        # Another lab has another token, so nothing under this address ever changes.
+        self.set_header("Cache-Control", "private, max-age=86400")
+        if isinstance(content, Path) and content.suffix == ".gz":
+            self.set_header("Content-Encoding", "gzip")
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+            self.set_header("Content-Length", file.seek(0, io.SEEK_END))
+            file.seek(0)
+            try:
+                while chunk := file.read(CHUNK):
+                    self.write(chunk)
+                    async with asyncio.timeout(CLIENT_TIMEOUT):
+                        await self.flush()
+            except (StreamClosedError, TimeoutError):
+                self.request.connection.close()
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer with one sentence: as JSON for a report, else as a page."""
+        other = f"The server does not answer such a request ({status_code})."
+        refusal = _REFUSALS.get(status_code, other)
         page = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-            f'content="width=device-width"><title>qlearn</title><p>{sentence}</p></html>'
-        ).encode()
-        self._head(code, _TYPES[".html"], len(page), {})
-        self.wfile.write(page)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Write no log: it would hold addresses."""
+            f'content="width=device-width"><title>qlearn</title><p>{refusal}</p></html>'
+        )
+        self.finish({"error": refusal} if self.request.method == "POST" else page)

@@ -5,31 +5,21 @@ nothing but the folder `answers/`, as in a graded class, and fork from a server 
 what every exercise imports.
 """
 
-import multiprocessing
 import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+import pytest
+from forking import context
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = sorted(path.name for path in (ROOT / "solutions").iterdir() if path.is_dir())
-PATIENCE = 300  # seconds for one submission's work, or its tests
-
-_context = multiprocessing.get_context("forkserver")
-_preloaded = ["torch", "torchvision", "pandas", "sklearn.datasets", "scipy.stats", "IPython"]
-_preloaded += ["qlearn", "qlearn.artifacts", "qlearn.benchmarking", "qlearn.checks"]
-_preloaded += ["qlearn.pretrained"]
-_context.set_forkserver_preload(_preloaded)
-
-
-def preload(*modules: str) -> None:
-    """Have the server import more; call it where a test module is imported, before it starts."""
-    _preloaded.extend(modules)
-    _context.set_forkserver_preload(_preloaded)
+PATIENCE = 900  # seconds for one submission's work, or its tests: only a hang takes as long
 
 
 @dataclass
@@ -58,6 +48,14 @@ def nbgrader(*words, **folders):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run
+
+
+def cases(bank: Iterable[str], decisive: Iterable[str]) -> list:
+    """Parameters of a bank's test: those that are not decisive are for `make test-long`.
+
+    Decisive ones cover each test cell and each kind of fault once.
+    """
+    return [pytest.param(n, marks=[] if n in decisive else pytest.mark.long) for n in bank]
 
 
 def graded(cell) -> dict:
@@ -128,8 +126,8 @@ def grade(exercise: str, work: dict[str, str], folder: Path) -> Result:
 
 def _apart(function, cells, folder: Path):
     """Call `function` in a new process, in the folder; return what it sends."""
-    receiver, sender = _context.Pipe(duplex=False)
-    process = _context.Process(target=_child, args=(function, cells, str(folder), sender))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(function, cells, str(folder), sender))
     process.start()
     sender.close()
     try:
@@ -172,8 +170,27 @@ def _work(cells: list[str]) -> list[str]:
     return errors
 
 
+def _without_regard_to_load() -> None:
+    """Let no load of this machine decide about a claim: neither give points nor take them.
+
+    Real models are measured, so honest claims get four times the tolerance, and what a bank makes
+    up is a thousand times off. `tests/artifacts/test_speed.py` has the rule itself.
+    """
+    from qlearn import checks
+    from qlearn.checks import speed
+
+    holds = speed.faster_claim_holds
+
+    def patient(claimed, slow, fast, inputs, factor=speed.FACTOR):
+        holds(claimed, slow, fast, inputs, 4 * factor)
+
+    speed._unsteady = lambda table, found: ""
+    checks.faster_claim_holds = patient
+
+
 def _test(cells: dict[str, str]) -> dict[str, str]:
     """Message of each test cell, empty when it passed."""
+    _without_regard_to_load()
     shell, messages = _shell(), {}
     for name, code in cells.items():
         run = shell.run_cell(code, store_history=True)

@@ -81,53 +81,77 @@ scheme = {
 qlearn.submit("dynamic", tq.quantize_dynamic(model, scheme), ids)
 """
 BY_HAND = """
-from torch.utils.benchmark import Timer
-def ms(model, inputs):
-    run = torch.inference_mode()(lambda: model(inputs))
-    run(), run(), run()
-    timer = Timer("run()", globals={"run": run})
-    return 1e3 * sorted(timer.timeit(3).median for _ in range(7))[3]
-static_model = tq.quantize_dynamic(model, {nn.LSTM, nn.Linear})
-dynamic_model, static_model = static_model, STATIC_MODEL
-live = [qlearn.answers()["static"].load(), static_model, dynamic_model, float_model]
-shapes = [(128, 32), (16, 32), (1, 32), (1, 8), (1, 16)]
-rows = [
-    (length, batch, *(round(ms(m, ids.repeat(2, 1)[:batch, -length:]), 5) for m in live))
-    for batch, length in shapes
-]
-columns = ["length", "batch", "static_file", "static", "dynamic", "float"]
+import statistics
+import time
+def seconds(model, inputs):
+    with torch.inference_mode():
+        start = time.perf_counter()
+        model(inputs)
+        return time.perf_counter() - start
+live = {
+    "static_file": qlearn.answers()["static"].load(),
+    "static": result,
+    "dynamic": tq.quantize_dynamic(model, {nn.LSTM, nn.Linear}),
+    "float": float_model,
+}
+rows = []
+for batch, length in [(128, 32), (16, 32), (1, 32), (1, 8), (1, 16)]:
+    inputs = ids.repeat(2, 1)[:batch, -length:]
+    rounds = [{name: seconds(m, inputs) for name, m in live.items()} for _ in range(15)][8:]
+    for name in live:
+        ratios = sorted(times["float"] / times[name] for times in rounds)
+        ms = round(1e3 * statistics.median(times[name] for times in rounds), 5)
+        rows.append((length, batch, name, ms, ratios[3], ratios[0], ratios[-1]))
+columns = ["length", "batch", "model", "latency_ms", "speedup", "speedup_low", "speedup_high"]
 times = pd.DataFrame(rows, columns=columns)
 qlearn.submit("times", times)
-by_batch = {row[1]: row for row in rows if row[0] == 32}
-one = dict(zip(columns[2:], by_batch[1][2:]))
-over = [by_batch[n][3] / by_batch[n][5] for n in (1, 16, 128)]
+ms = {(row[1], row[2]): row[3] for row in rows if row[0] == 32}
+over = [ms[n, "static"] / ms[n, "float"] for n in (1, 16, 128)]
 wins = [n for n, ratio in zip((1, 16, 128), over) if ratio < 1]
 qlearn.submit("conclusion", {
-    "fastest_for_one": min(one, key=one.get),
-    "slowest_for_one": max(one, key=one.get),
+    "fastest_for_one": min(live, key=lambda name: ms[1, name]),
+    "slowest_for_one": max(live, key=lambda name: ms[1, name]),
     "static_over_float": over,
-    "static_over_file": [by_batch[n][3] / by_batch[n][2] for n in (1, 16, 128)],
+    "static_over_file": [ms[n, "static"] / ms[n, "static_file"] for n in (1, 16, 128)],
     "static_wins_from": wins[0] if wins else None,
 })
-""".replace("STATIC_MODEL", "result")
+"""
+# The speedups themselves, and what follows from them.
+FROM_SPEEDUPS = """
+times = qlearn.answers()["times"].load()
+full = times[times["length"] == 32].pivot(index="batch", columns="model", values="speedup")
+over = 1 / full["static"]
+qlearn.submit("conclusion", {
+    "fastest_for_one": full.loc[1].idxmax(),
+    "slowest_for_one": full.loc[1].idxmin(),
+    "static_over_float": over.tolist(),
+    "static_over_file": (full["static_file"] / full["static"]).tolist(),
+    "static_wins_from": next((batch for batch in over.index if over[batch] < 1), None),
+})
+"""
 SCRIPTED = static().replace("result, ids", "torch.jit.script(result), ids")
 MADE_UP = """
-times = pd.DataFrame(
-    [[1, 8, 0.4, 0.3, 0.1, 0.1], [1, 32, 1.0, 0.5, 0.2, 0.2], [16, 32, 4.0, 2.0, 1.0, 1.0],
-     [128, 32, 32.0, 16.0, 8.0, 8.0]],
-    columns=["batch", "length", "float", "dynamic", "static", "static_file"],
-)
-qlearn.submit("times", times)
+shapes = ((1, 8), (1, 32), (16, 32), (128, 32))
+speedups = {"float": 1, "dynamic": 2, "static": 4000, "static_file": 4000}
+rows = [(name, batch, length, 4000 / speedup, speedup, 0.9 * speedup, 1.1 * speedup)
+        for batch, length in shapes for name, speedup in speedups.items()]
+columns = ["model", "batch", "length", "latency_ms", "speedup", "speedup_low", "speedup_high"]
+qlearn.submit("times", pd.DataFrame(rows, columns=columns))
 qlearn.submit("conclusion", {
-    "fastest_for_one": "static", "slowest_for_one": "float", "static_over_float": [0.2, 0.25, 0.25],
+    "fastest_for_one": "static", "slowest_for_one": "float", "static_over_float": [0.00025] * 3,
     "static_over_file": [1.0, 1.0, 1.0], "static_wins_from": 1,
 })
 """
 CONTRARY = """
 said = qlearn.answers()["conclusion"].load()
-said["fastest_for_one"], said["slowest_for_one"] = said["slowest_for_one"], said["fastest_for_one"]
+CHANGE
 qlearn.submit("conclusion", said)
 """
+TIMES_A_THOUSAND = CONTRARY.replace(
+    "CHANGE", 'said["static_over_float"] = [1000 * ratio for ratio in said["static_over_float"]]'
+)
+SLOWEST_IS_FASTEST = MADE_UP + CONTRARY.replace("CHANGE", 'said["fastest_for_one"] = "float"')
+WINS_LATER = MADE_UP + CONTRARY.replace("CHANGE", 'said["static_wins_from"] = 16')
 CONSTANT = """
 class Constant(nn.Module):
     def __init__(self):
@@ -153,17 +177,17 @@ table["accuracy"] = [qlearn.data and float(
 qlearn.submit("table", table)
 """
 )
-TEN_TIMES_FASTER = (
+MADE_UP_SPEEDUP = (
     MEASURE
     + """
-table.loc["static", "latency_ms"] = table.loc["float", "latency_ms"] / 10
+table.loc["static", ["speedup", "speedup_low", "speedup_high"]] = [1000, 900, 1100]
 qlearn.submit("table", table)
 """
 )
 OTHER_COLUMNS = (
     MEASURE
     + """
-renamed = {"latency_ms": "time", "size_mb": "size"}
+renamed = {"speedup": "ratio", "size_mb": "size"}
 qlearn.submit("table", table.rename(columns=renamed))
 """
 )
@@ -205,6 +229,10 @@ RIGHT = {
     "scripted by hand": {"work-2": SCRIPTED, "work-4": REMEASURE},
     "dynamic, the embedding too": {"work-4": EMBEDDED_DYNAMIC + REMEASURE},
     "timed by hand": {"work-2": static(), "work-4": REMEASURE, "work-5": BY_HAND},
+    "two threads": {
+        "work-4": REMEASURE.replace("seconds=0.1", "threads=2, seconds=0.1"),
+        "work-5": FROM_SPEEDUPS,
+    },
 }
 WRONG = {
     "no stubs: static cannot run": (
@@ -249,16 +277,31 @@ WRONG = {
         ("test-3", "test-4-table"),
     ),
     "accuracy on the training set": ({"work-4": TRAIN_ACCURACY}, ("test-4-table",)),
-    "made-up latency in the table": ({"work-4": TEN_TIMES_FASTER}, ("hidden-4",)),
+    "made-up speedup in the table": ({"work-4": MADE_UP_SPEEDUP}, ("hidden-4",)),
     "a table with other columns": ({"work-4": OTHER_COLUMNS}, TABLE),
     "another exercise's model": (
         {"work-4": OTHER_EXERCISE},
         ("test-4-dynamic", *TABLE, "test-6"),
     ),
     "made-up times": ({"work-5": MADE_UP}, ("hidden-5",)),
-    "a conclusion against the times": ({"work-5": CONTRARY}, ("test-5",)),
+    "a conclusion against the times": ({"work-5": TIMES_A_THOUSAND}, ("test-5",)),
+    "the slowest is the fastest": ({"work-5": SLOWEST_IS_FASTEST}, ("test-5", "hidden-5")),
+    "wins later than it does": ({"work-5": WINS_LATER}, ("test-5", "hidden-5")),
     "a guessed rule": ({"work-6": GUESSED}, ("hidden-6",)),
     "unreadable": ({"work-6": UNREADABLE}, (*STATIC, *TABLE, *COUNTS)),
+}
+
+
+# Each test cell and each kind of fault once.
+DECISIVE = {
+    "scripted by hand",
+    "ignores its input",
+    "float renamed",
+    "the embedding left in float",
+    "another exercise's model",
+    "made-up times",
+    "a conclusion against the times",
+    "unreadable",
 }
 
 
@@ -282,14 +325,14 @@ def test_reference_gets_full_marks(answers):
     assert not result.work_error
 
 
-@pytest.mark.parametrize("name", [name for name in RIGHT if RIGHT[name]])
+@pytest.mark.parametrize("name", runner.cases(filter(RIGHT.get, RIGHT), DECISIVE))
 def test_right_ways_get_full_marks(answers, name, tmp_path):
     result = graded(answers, RIGHT[name], tmp_path)
     assert not result.work_error
     assert result.points == runner.maximum(EXERCISE), result.messages
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", runner.cases(WRONG, DECISIVE))
 def test_wrong_ways_lose_what_they_should(answers, name, tmp_path):
     patch, lost = WRONG[name]
     result = graded(answers, patch, tmp_path)

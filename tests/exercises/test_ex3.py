@@ -319,6 +319,24 @@ class Blind(nn.Module):
 }  # fmt: skip
 
 
+# Each test cell and each kind of fault once.
+DECISIVE = {
+    "traced, some frozen too",
+    "differences by McNemar's counts",
+    "the float model is a quantized one",
+    "a float model renamed",
+    "not calibrated",
+    "8 bits called 4",
+    "4 bits called 8",
+    "trained but not converted",
+    "an unreadable artifact",
+    "made-up accuracies",
+    "a standard deviation for a standard error",
+    "second minus first",
+    "QAT said to pay at 8 bits too",
+}
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
@@ -352,12 +370,12 @@ def test_the_reference_gets_every_point(reference):
     assert result.points == MAXIMUM, (result.messages, result.work_error)
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", runner.cases(RIGHT, DECISIVE))
 def test_right_ways_get_every_point(name, reference, tmp_path):
     check(RIGHT[name], {}, reference[1], tmp_path)
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", runner.cases(WRONG, DECISIVE))
 def test_wrong_ways_lose_exactly_their_points(name, reference, tmp_path):
     patch, lost = WRONG[name]
     assert all(lost[cell] == MAXIMUM[cell] for cell in lost), "points come by the cell"

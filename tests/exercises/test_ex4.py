@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import runner
 
-runner.preload("torchao.quantization")
-
 EXERCISE = "ex4_schemes"
 HANDED_IN = {
     "work-1": ["fp32", "bf16", "fp16"],
@@ -126,13 +124,17 @@ for name in reversed(NAMES):
     answer = qlearn.answers()[name]
     loaded, reference = answer.load(), qlearn.answers()["fp32"].load()
     with torch.no_grad():
-        timer = Timer("loaded(images)", globals={"loaded": loaded, "images": images})
-        ms = 1e3 * timer.blocked_autorange(min_run_time=0.1).median
+        both = {"loaded": loaded, "reference": reference, "images": images}
+        own, whole = (Timer(f"{which}(images)", globals=both) for which in ("loaded", "reference"))
+        pairs = [(own.timeit(50).median, whole.timeit(50).median) for _ in range(9)]
+        ratios = sorted(slow / fast for fast, slow in pairs)
+        ms = 1e3 * sorted(fast for fast, _ in pairs)[4]
         parts = [(loaded(x), reference(x), y) for x, y in test]
     got, wanted, y = (torch.cat(part) for part in zip(*parts))
     right = (got.argmax(1) == y).double().mean().item()
     rows[name] = {"kind": answer.kind, "sqnr_db": qlearn.sqnr(wanted, got), "accuracy": right,
-                  "size_mb": answer.size_mb, "latency_ms": ms}
+                  "size_mb": answer.size_mb, "latency_ms": ms, "speedup": ratios[4],
+                  "speedup_low": ratios[0], "speedup_high": ratios[-1]}
 qlearn.submit("schemes", pd.DataFrame(rows).T.infer_objects())
 """
     },
@@ -268,9 +270,10 @@ WRONG = {
         },
         {"test-4-measured": 2},
     ),
-    "made-up latency": (
+    "made-up speedup": (
         {
-            "work-4": "%s\nschemes.loc['fp16', 'latency_ms'] /= 50\n"
+            "work-4": "%s\nschemes.loc['fp16', 'latency_ms'] /= 1000\n"
+            "schemes.loc['fp16', ['speedup', 'speedup_low', 'speedup_high']] = [1e3, 9e2, 2e3]\n"
             "qlearn.submit('schemes', schemes)"
         },
         {"test-4-latency": 1},
@@ -337,6 +340,26 @@ WRONG = {
 }
 
 
+# Each test cell and each kind of fault once.
+DECISIVE = {
+    "frozen TorchScript",
+    "dynamic per channel and torchao's other int8",
+    "FX and min-max observers",
+    "fronts by sorting, best first",
+    "a float model renamed",
+    "dynamic, one layer only",
+    "weight-only: the float model exported",
+    "the default qconfig twice",
+    "static, one layer only",
+    "stubs missing",
+    "accuracy on the training set",
+    "made-up latency",
+    "a front of everything",
+    "fp32 for everybody",
+    "an unreadable file",
+}
+
+
 def merged(bank: dict[str, tuple[dict, dict]]) -> dict[str, tuple[dict, dict]]:
     """Put submissions that concern one part each together, one of every part, to save time."""
     queues, alone = {}, {}
@@ -386,15 +409,21 @@ def test_the_reference_gets_full_marks(reference):
     assert not result.messages and not result.work_error
 
 
-@pytest.mark.parametrize("names, patch", [(n, p) for n, (p, _) in merged(RIGHT).items()])
-def test_other_right_ways_get_full_marks(names, patch, reference, tmp_path):
+def cases(bank: dict[str, tuple[dict, dict]]) -> list:
+    """Parameters for a bank: decisive ones together, and the others for `make test-long`."""
+    rest = {name: case for name, case in bank.items() if name not in DECISIVE}
+    decisive = {name: case for name, case in bank.items() if name in DECISIVE}
+    made = [pytest.param(n, *case) for n, case in merged(decisive).items()]
+    return made + [pytest.param(n, *c, marks=pytest.mark.long) for n, c in merged(rest).items()]
+
+
+@pytest.mark.parametrize("names, patch, lost", cases(RIGHT))
+def test_other_right_ways_get_full_marks(names, patch, lost, reference, tmp_path):
     result = runner.grade(EXERCISE, work(patch, tmp_path, reference[0]), tmp_path)
-    assert not result.messages, result.work_error
+    assert runner.lost(EXERCISE, result) == lost and not result.messages, result.work_error
 
 
-@pytest.mark.parametrize(
-    "names, patch, expected", [(n, *rest) for n, rest in merged(WRONG).items()]
-)
+@pytest.mark.parametrize("names, patch, expected", cases(WRONG))
 def test_wrong_ones_lose_their_points(names, patch, expected, reference, tmp_path):
     result = runner.grade(EXERCISE, work(patch, tmp_path, reference[0]), tmp_path)
     assert runner.lost(EXERCISE, result) == expected, (result.messages, result.work_error)

@@ -1,4 +1,4 @@
-"""A cluster as the README starts one: processes that share no folder; one leaves, one joins."""
+"""A cluster as the guide starts one: processes that share no folder; one leaves, one joins."""
 
 import signal
 

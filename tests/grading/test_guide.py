@@ -1,4 +1,4 @@
-"""Every command of the README's guide for instructors, run in the order in which it has them."""
+"""Every command of the guide for instructors, run in the order in which it has them."""
 
 import os
 import re
@@ -18,14 +18,14 @@ from twenty import PATIENCE, until
 
 EXERCISE = "ex1_resnet_dynamic"
 NOTEBOOK = f"{EXERCISE}.ipynb"
-SECTION = re.compile(r"^## To grade it\n(.*?)^## ", re.MULTILINE | re.DOTALL)
+GUIDE = Path("notebooks") / "teach" / "grading.md"
 BLOCK = re.compile(r"^ *```\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = Path(sys.executable).parent
 
 
 def commands():
     """The lines of all code blocks of the guide, without their comments."""
-    (text,) = SECTION.findall((classes.ROOT / "README.md").read_text())
+    text = (classes.ROOT / GUIDE).read_text()
     lines = [line for block in BLOCK.findall(text) for line in block.splitlines()]
     return [command for line in lines if (command := line.split(" #")[0].strip())
             and not command.startswith("#")]  # fmt: skip

@@ -31,6 +31,19 @@ LIMITS = Limits(
     output_kb=100, notebook_kb=1000,
 )  # fmt: skip
 BANK = WORK | HIDDEN | FILES | artifacts.ARTIFACTS
+# Of each kind some, the quick ones; `make test-long` has the others.
+QUICK = {
+    "ends": ("os_exit", "system_exit", "stop_parent"),
+    "uses up": ("memory", "threads", "full_disk"),
+    "looks": ("reads_the_class", "reads_hidden_tests_in_memory", "network"),
+    "writes": ("writes_to_the_class", "background_process", "rewrites_answers_later"),
+    "cheats": ("ast_transformer", "patched_kernel", "shadowing_modules"),
+    "answers": ("answer_is_a_link", "huge_sparse_answer", "deep_json"),
+    "hides": ("unlinked_files", "becomes_root"),
+    "files": ("edited_tests", "duplicated_tests", "scripts_in_outputs", "artifacts_handed_in"),
+    "artifacts": ("honest_model", "program_with_pickled_weights", "zip_bomb", "patched_checks"),
+}
+KEPT = [name for names in QUICK.values() for name in names]
 pytestmark = pytest.mark.usefixtures("bubblewrap")
 
 
@@ -90,7 +103,9 @@ def strangers():
     return found
 
 
-@pytest.mark.parametrize("name", BANK)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in KEPT else pytest.mark.long) for n in BANK]
+)
 def test_a_hostile_submission_harms_only_itself(name, class_, listener, temporary):
     attack, (place, secret), (server, local, canary) = BANK[name], class_, listener
     words = {"PLACE": str(place), "REPOSITORY": str(ROOT), "PORT": str(server.getsockname()[1]),
@@ -130,7 +145,8 @@ def test_a_hostile_submission_harms_only_itself(name, class_, listener, temporar
             one.accept()
 
 
-def test_nothing_of_the_bank_survives():
+@pytest.mark.parametrize("bank", ["quick", pytest.param("whole", marks=pytest.mark.long)])
+def test_nothing_of_the_bank_survives(bank):
     assert not strangers()
 
 

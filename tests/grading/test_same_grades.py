@@ -19,6 +19,11 @@ sys.path.append(str(Path(__file__).parents[1] / "exercises"))
 import runner  # noqa: E402
 
 PROGRAMS = Path(sys.executable).parent
+QUICKEST = ("ex3_qat_vs_ptq", "ex4_schemes")
+CLASSES = [
+    pytest.param(exercise, marks=[] if exercise in QUICKEST else pytest.mark.long)
+    for exercise in runner.EXERCISES
+]
 # Second parts that hand in something wrong, after the reference's first part and nothing else.
 WRONG = {
     "ex1_resnet_dynamic": "import pandas as pd\n"
@@ -72,7 +77,7 @@ def grades(course, exercise):
         }
 
 
-@pytest.fixture(scope="module", params=runner.EXERCISES)
+@pytest.fixture(scope="module", params=CLASSES)
 def graded(request, tmp_path_factory, base_models):
     """An exercise, and the grades that nbgrader gave its class."""
     course = make(tmp_path_factory.mktemp("theirs"), request.param)

@@ -101,7 +101,8 @@ def test_a_test_that_an_artifact_ends_fails_and_the_next_tests_run():
     assert verdict.points == EARNED | {"test-1": 0} and "A test was stopped" in verdict.reason
 
 
-# One of seconds in CI; the other, of a minute, is for whoever runs the exercises' banks anyway.
+# `test_same_grades.py` has the same by the command.
+@pytest.mark.long
 @pytest.mark.parametrize("exercise", ["ex3_qat_vs_ptq", "ex4_schemes"])
 def test_the_reference_earns_what_the_exercises_bank_gives_it(exercise, base_models):
     made = runner.notebook(Path("notebooks") / "exercises", exercise)

@@ -107,7 +107,7 @@ def test_ctrl_c_reaches_the_whole_group(tmp_path, temporary, times):
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(1)  # two at once are one
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 130 and "Traceback" not in said, said
     assert graded(course) == said.count("graded    ") == (2 if times == 1 else 1), said
     again = command(course, temporary, "--workers", "1", "--students", "ann")

@@ -7,7 +7,7 @@ import time
 import classes
 
 CLASS = 20
-PATIENCE = 300  # seconds for what should take one
+PATIENCE = 900  # seconds for what should take one: only a hang takes as long
 
 
 class Cluster:

@@ -1,15 +1,14 @@
 """A report as the page makes it, and a server of the phone lab without models."""
 
 import json
-import threading
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
 import pytest
 
-from qlearn.phone.reports import Reports
-from qlearn.phone.server import Resource, Server
+from qlearn.phone.report_log import Reports
+from qlearn.phone.server import Server
 
 RUN = {
     "rounds": 3,
@@ -50,11 +49,8 @@ def make_report():
 def site(tmp_path):
     """A server on loopback with one file, and what a client needs to talk to it."""
     reports, arrived = Reports(tmp_path / "reports.jsonl"), []
-    table = {"": Resource(b"the page", "index.html")}
-    server = Server(("127.0.0.1", 0), table, reports, arrived.append)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    port = server.server_address[1]
-    base = f"http://127.0.0.1:{port}"
+    server = Server("127.0.0.1", 0, {"": b"the page"}, reports, arrived.append)
+    base = f"http://127.0.0.1:{server.port}"
 
     def request(path, body=None, **headers):
         """Status, headers and body of the answer; ``path`` follows the token, or starts at /."""
@@ -71,6 +67,11 @@ def site(tmp_path):
         return request("reports", json.dumps(report).encode())
 
     yield SimpleNamespace(
-        server=server, reports=reports, arrived=arrived, port=port, request=request, post=post
+        server=server,
+        reports=reports,
+        arrived=arrived,
+        port=server.port,
+        request=request,
+        post=post,
     )
     server.stop()

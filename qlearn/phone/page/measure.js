@@ -26,10 +26,10 @@ export function threads() {
 
 /** The value below which a share of sorted numbers lies, with linear interpolation. */
 function quantile(sorted, share) {
-  const place = (sorted.length - 1) * share;
-  const low = Math.floor(place);
+  const position = (sorted.length - 1) * share;
+  const low = Math.floor(position);
   const high = Math.min(low + 1, sorted.length - 1);
-  return sorted[low] + (place - low) * (sorted[high] - sorted[low]);
+  return sorted[low] + (position - low) * (sorted[high] - sorted[low]);
 }
 
 function argmax(values) {

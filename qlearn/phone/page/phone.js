@@ -6,7 +6,7 @@ const PAGE = 1; // goes into the report: raise it when the measurement changes
 const ENGINE_MB = 4; // compressed, as it is sent
 const DOWNLOAD = 0.3; // the share of the progress bar
 const WAITS_MS = [500, 1000, 2000, 4000, 8000, 8000, 8000, 8000]; // before sending again
-const PATIENCE_MS = 10000;
+const TIMEOUT_MS = 10000;
 const REFRESH_MS = 5000;
 
 const $ = (id) => document.getElementById(id);
@@ -132,10 +132,10 @@ function showFacts(report, manifest) {
 }
 
 async function request(path, options) {
-  const patience = new AbortController();
-  const alarm = setTimeout(() => patience.abort(), PATIENCE_MS);
+  const controller = new AbortController();
+  const alarm = setTimeout(() => controller.abort(), TIMEOUT_MS);
   try {
-    const response = await fetch(path, { ...options, signal: patience.signal });
+    const response = await fetch(path, { ...options, signal: controller.signal });
     return { status: response.status, answer: await response.json() };
   } finally {
     clearTimeout(alarm);
@@ -171,23 +171,23 @@ async function send(report) {
   }
 }
 
-function showStanding(place) {
-  const others = place.phones - 1;
+function showRank(rank) {
+  const others = rank.phones - 1;
   const text = others === 0
-    ? `This is the first phone that has run ${place.model}.`
-    : `Of ${place.phones} phones with ${place.model}: place ${place.speed} by speed in int8, `
-      + `place ${place.speedup} by what int8 gains over fp32.`;
-  if ($("standing").textContent !== text) {
-    $("standing").textContent = text;
+    ? `This is the first phone that has run ${rank.model}.`
+    : `Of ${rank.phones} phones with ${rank.model}: place ${rank.speed} by speed in int8, `
+      + `place ${rank.speedup} by what int8 gains over fp32.`;
+  if ($("rank").textContent !== text) {
+    $("rank").textContent = text;
   }
-  $("place").hidden = false;
+  $("others").hidden = false;
 }
 
 async function refresh(id) {
   try {
-    const { status, answer } = await request(`standing/${id}`);
+    const { status, answer } = await request(`rank/${id}`);
     if (status === 200) {
-      showStanding(answer);
+      showRank(answer);
     }
   } catch {
     // The lab may be over; what is shown stays.
@@ -197,7 +197,7 @@ async function refresh(id) {
 async function deliver() {
   say("Sending the result.");
   const report = unsent;
-  showStanding(await send(report));
+  showRank(await send(report));
   unsent = null;
   refreshing = setInterval(() => document.hidden || refresh(report.id), REFRESH_MS);
   say("Done. The result has arrived.");
@@ -218,7 +218,7 @@ async function run(manifest) {
     if (unsent === null) {
       $("results").replaceChildren();
       delete $("results").dataset.report;
-      $("place").hidden = true;
+      $("others").hidden = true;
       $("facts").hidden = true;
       $("bar").value = 0;
       $("running").hidden = false;

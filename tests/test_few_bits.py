@@ -2,13 +2,15 @@
 
 import pytest
 
-from qlearn import low_bits
+from qlearn import few_bits
 
 
 @pytest.fixture(scope="module")
 def study():
     """Three seeds, weights of 4 bits, calibrated and repaired: some seconds a seed."""
-    return low_bits.low_bit_study(bits=(4,), float_epochs=3, methods=("PTQ", "repaired"))
+    return few_bits.low_bit_study(
+        seeds=(0, 1, 2), bits=(4,), float_epochs=3, methods=("PTQ", "repaired")
+    )
 
 
 def test_every_combination_has_a_row_for_every_seed(study):
@@ -27,7 +29,7 @@ def test_in_four_bits_repair_wins_on_every_seed_and_scales_per_channel_in_the_me
 def test_in_three_bits_the_papers_order_comes_out():
     """Calibrated, repaired, trained from the equalized model; and training helps on its own."""
     methods = ("PTQ", "repaired", "QAT", "equalized, QAT")
-    study = low_bits.low_bit_study(bits=(3,), float_epochs=3, qat_epochs=2, methods=methods)
+    study = few_bits.low_bit_study(bits=(3,), float_epochs=3, qat_epochs=2, methods=methods)
     means = study.groupby(["scales", "method"])["accuracy"].mean()
     for scales in ("per tensor", "per channel"):
         plain, repaired, trained, both = (means[scales, method] for method in methods)
@@ -40,13 +42,13 @@ def test_in_three_bits_the_papers_order_comes_out():
 @pytest.mark.parametrize("wrong", [{"methods": ["repared"]}, {"bits": [2]}])
 def test_a_method_or_width_that_the_study_does_not_know_is_refused(wrong):
     with pytest.raises(ValueError, match="knows no others"):
-        low_bits.low_bit_study(**wrong)
+        few_bits.low_bit_study(**wrong)
 
 
 def test_a_kept_study_is_read_back(tmp_path, monkeypatch, study):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
-    monkeypatch.setattr(low_bits, "low_bit_study", lambda: study)
-    assert low_bits.kept_study() is None
-    assert [low_bits.keep_study(), low_bits.keep_study()] == ["made", "there"]
-    assert low_bits.keep_study(force=True) == "made"
-    assert low_bits.kept_study().equals(study)
+    monkeypatch.setattr(few_bits, "low_bit_study", lambda: study)
+    assert few_bits.kept_study() is None
+    assert [few_bits.keep_study(), few_bits.keep_study()] == ["made", "there"]
+    assert few_bits.keep_study(force=True) == "made"
+    assert few_bits.kept_study().equals(study)

@@ -1,22 +1,23 @@
 """The phone lab: a page on the network, and what phones report back."""
 
 import datetime
+import html
+import io
 import json
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import segno
 
 from qlearn.cache import home
 from qlearn.phone.bundle import MODELS, PRECISIONS, bundle
-from qlearn.phone.network import lan_address
-from qlearn.phone.reports import Reports
-from qlearn.phone.runtime import SHA256, VERSION, runtime
-from qlearn.phone.server import Resource, Server
-
-if TYPE_CHECKING:
-    import pandas as pd
+from qlearn.phone.network import find_lan_address
+from qlearn.phone.report_log import Reports
+from qlearn.phone.results import Board, table
+from qlearn.phone.runtime import SHA256, VERSION, fetch_runtime
+from qlearn.phone.server import Server
 
 LOOPBACK = "127.0.0.1"
 ROUNDS = 15  # in each of which each precision is timed once
@@ -68,36 +69,26 @@ def serve(
         If the address cannot be listened on, or a file is missing.
     """
     if address is None:
-        address = lan_address() if lan else LOOPBACK
-    kept = Reports(Path(reports) if reports is not None else _todays_file())
-    engine = runtime(runtime_folder)
-    return PhoneLab(address, port, _resources(bundle(models), engine, rounds), kept)
+        address = find_lan_address() if lan else LOOPBACK
+    if reports is None:
+        reports = home() / "phone" / f"reports-{datetime.date.today().isoformat()}.jsonl"
+    log = Reports(Path(reports))
+    engine = fetch_runtime(runtime_folder)
+    return PhoneLab(address, port, list_resources(bundle(models), engine, rounds), log)
 
 
-def _todays_file() -> Path:
-    return home() / "phone" / f"reports-{datetime.date.today().isoformat()}.jsonl"
-
-
-def _resources(folders: dict[str, Path], engine: Path, rounds: int) -> dict[str, Resource]:
+def list_resources(folders: dict[str, Path], engine: Path, rounds: int) -> dict[str, bytes | Path]:
     """Return everything that the page may load, by its name in the URL."""
     entries = [json.loads((f / "model.json").read_text("utf-8")) for f in folders.values()]
     manifest = {"rounds": rounds, "runtime": VERSION, "models": entries}
-    table = {
-        "": Resource(PAGE / "index.html", "index.html"),
-        "manifest.json": Resource(json.dumps(manifest).encode(), "manifest.json"),
-    }
-    for name in ("phone.css", "phone.js", "measure.js", "chart.js"):
-        table[name] = Resource(PAGE / name, name)
-    for name in SHA256:
-        table[f"ort/{name}"] = Resource(engine / f"{name}.gz", name, gzipped=True)
+    resources = {"": PAGE / "index.html", "manifest.json": json.dumps(manifest).encode()}
+    resources |= {name: PAGE / name for name in ("phone.css", "phone.js", "measure.js", "chart.js")}
+    resources |= {f"ort/{name}": engine / f"{name}.gz" for name in SHA256}
     for name, folder in folders.items():
-        table[f"models/{name}/inputs.bin"] = Resource(
-            folder / "inputs.bin.gz", "inputs.bin", gzipped=True
-        )
+        resources[f"models/{name}/inputs.bin"] = folder / "inputs.bin.gz"
         for precision in PRECISIONS:
-            file = f"{precision}.onnx"
-            table[f"models/{name}/{file}"] = Resource(folder / file, file)
-    return table
+            resources[f"models/{name}/{precision}.onnx"] = folder / f"{precision}.onnx"
+    return resources
 
 
 class PhoneLab:
@@ -107,43 +98,36 @@ class PhoneLab:
     ----------
     url : str
         The link for phones. Whoever has it can use the lab, and nobody else.
-    opens : str
-        What is listened on and for whom, in a sentence.
+    access : str
+        The address and port, and who can reach them, in a sentence.
     """
 
     def __init__(
-        self, address: str, port: int, resources: dict[str, Resource], reports: Reports
+        self, address: str, port: int, resources: dict[str, bytes | Path], reports: Reports
     ) -> None:
         self._reports = reports
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         try:
-            self._server = Server((address, port), resources, reports, self._tell)
+            self._server = Server(address, port, resources, reports, self._notify)
         except OSError as error:
             reason = error.strerror or error
             raise OSError(
                 f"The phone lab cannot listen on {address}, port {port} ({reason}): choose "
                 "another port or address."
             ) from error
-        port = self._server.server_address[1]
+        port = self._server.port
         self.url = f"http://{address}:{port}/{self._server.token}/"
-        whom = "this machine only" if address.startswith("127.") else "everyone on its network"
-        self.opens = (
-            f"Listening on {address}, TCP port {port}, reachable by {whom}; only those who have "
+        who = "this machine only" if address.startswith("127.") else "everyone on its network"
+        self.access = (
+            f"Listening on {address}, TCP port {port}, reachable by {who}; only those who have "
             "the link get an answer."
         )
-        self._running = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def __enter__(self) -> "PhoneLab":
         """Return the lab, which serves already."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop the lab."""
         self.stop()
 
@@ -161,7 +145,7 @@ class PhoneLab:
         """Have a function called with each new report, in a thread of the server."""
         self._listeners.append(listener)
 
-    def _tell(self, report: dict[str, Any]) -> None:
+    def _notify(self, report: dict[str, Any]) -> None:
         for listener in self._listeners:
             listener(report)
 
@@ -169,7 +153,7 @@ class PhoneLab:
         """Return every report as it is kept, in the order in which they came."""
         return self._reports.all()
 
-    def reports(self) -> "pd.DataFrame":
+    def reports(self) -> pd.DataFrame:
         """Return the last report of each phone, one row for each model it ran.
 
         Returns
@@ -177,39 +161,29 @@ class PhoneLab:
         pandas.DataFrame
             See ``qlearn.phone.table``.
         """
-        from qlearn.phone.results import table
-
         return table(self._reports.latest())
 
     def watch(self) -> None:
         """Show the results in the notebook, and show them anew whenever a report arrives."""
-        from qlearn.phone.results import Board
-
         board = Board(self._reports)
         self.on_report(lambda report: board.refresh())
 
     def stop(self) -> None:
         """Stop serving; the reports stay in ``file``, and calling it twice does no harm."""
-        if self._running:
-            self._running = False
-            self._server.stop()
+        self._server.stop()
 
     def _repr_html_(self) -> str:
-        import html
-
-        kept = f"Reports are kept in {html.escape(str(self.file))}."
-        if not self._running:
-            return f"<p>The phone lab has stopped. {kept}</p>"
+        where = f"Reports are kept in {html.escape(str(self.file))}."
+        if self._server.stopped.is_set():
+            return f"<p>The phone lab has stopped. {where}</p>"
         link = f'<a href="{self.url}">{self.url}</a>'
-        return f"{self.qr._repr_html_()}<p>{link}<br>{html.escape(self.opens)} {kept}</p>"
+        return f"{self.qr._repr_html_()}<p>{link}<br>{html.escape(self.access)} {where}</p>"
 
 
 class QRCode:
     """A QR code of a link, for a notebook and for a terminal."""
 
     def __init__(self, url: str) -> None:
-        import segno
-
         self.url = url
         self._code = segno.make_qr(url, error="m")
 
@@ -221,8 +195,6 @@ class QRCode:
 
     def __str__(self) -> str:
         """Return the code in half-block characters, for a terminal."""
-        import io
-
         text = io.StringIO()
         self._code.terminal(out=text, border=2, compact=True)
         return text.getvalue()

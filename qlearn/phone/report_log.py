@@ -1,67 +1,25 @@
-"""What phones report: each field checked on arrival, each report kept once, on disk."""
+"""What phones report: checked against a JSON schema, and kept once each as JSON lines."""
 
 import datetime
 import json
 import os
-import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qlearn.phone.bundle import MODELS, PRECISIONS
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from jsonschema.exceptions import best_match
+
+from qlearn.phone.bundle import MODELS
 
 MAX_REPORTS = 5000  # a class has hundreds; a runaway script must not fill the disk
-NICKNAME = 24  # characters
-_ID = re.compile(r"[0-9a-f]{32}")
 
-Check = Callable[[Any], bool]
-
-
-def _number(low: float, high: float) -> Check:
-    """Accept a finite number in [low, high]; True and False are not numbers."""
-    return lambda v: type(v) in (int, float) and low <= v <= high
-
-
-def _whole(low: int, high: int) -> Check:
-    return lambda v: type(v) is int and low <= v <= high
-
-
-def _text(longest: int) -> Check:
-    """Accept text on one line, without control or direction characters."""
-    return lambda v: isinstance(v, str) and len(v) <= longest and v.isprintable()
-
-
-def _or_null(check: Check) -> Check:
-    return lambda v: v is None or check(v)
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
-
-
-_RUN: dict[str, Check] = {
-    "rounds": _whole(1, 1000),
-    "calls": _whole(1, 1_000_000),  # a round
-    "median_ms": _number(1e-6, 1e6),
-    "q1_ms": _number(1e-6, 1e6),
-    "q3_ms": _number(1e-6, 1e6),
-    "sqnr_db": _or_null(_number(-400, 400)),  # null: every number equals the host's
-    "top1": _number(0, 1),
-}
-_REPORT: dict[str, Check] = {
-    "id": _is_id,
-    "phone": _is_id,
-    "page": _whole(1, 1000),
-    "nickname": _text(NICKNAME),
-    "models": lambda v: isinstance(v, dict) and 1 <= len(v) <= len(MODELS),
-    "threads": _whole(1, 256),
-    "isolated": lambda v: isinstance(v, bool),
-    "user_agent": _text(400),
-    "memory_gb": _or_null(_number(0, 1024)),
-    "cores": _or_null(_whole(1, 1024)),
-    "screen": lambda v: isinstance(v, list) and len(v) == 2 and all(map(_whole(1, 20000), v)),
-}
+_SCHEMA = json.loads(Path(__file__).with_name("report.schema.json").read_text(encoding="utf-8"))
+_SCHEMA["$defs"]["report"]["properties"]["models"]["propertyNames"] = {"enum": list(MODELS)}
+_FORMATS = FormatChecker(formats=())
+# One line, without control or direction characters.
+_FORMATS.checks("printable")(lambda value: not isinstance(value, str) or value.isprintable())
+_VALIDATOR = Draft202012Validator(_SCHEMA, format_checker=_FORMATS)
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -73,33 +31,39 @@ def parse(body: bytes) -> dict[str, Any]:
         If it is no report: the message says what is wrong, in a sentence.
     """
     try:
-        report = json.loads(body)
+        # JSON has no NaN. A list stands for it, which no number's field allows: the sentence below
+        # then names the field.
+        report = json.loads(body, parse_constant=lambda name: [name])
     except (ValueError, RecursionError):
         raise ValueError("The report is not JSON.") from None
-    _check(report, _REPORT, "the report")
-    for name, runs in report["models"].items():
-        if name not in MODELS:
-            raise ValueError("The report names a model that the lab does not know.")
-        _check(runs, dict.fromkeys(PRECISIONS, lambda v: True), f"models.{name}")
-        for precision, run in runs.items():
-            where = f"models.{name}.{precision}"
-            _check(run, _RUN, where)
-            if not run["q1_ms"] <= run["median_ms"] <= run["q3_ms"]:
-                raise ValueError(f"In {where}, the median is not between the quartiles.")
+    _validate(report)
     return report
 
 
-def _check(values: Any, checks: dict[str, Check], where: str) -> None:
-    """Raise ValueError unless ``values`` has the fields of ``checks``, no others, all right."""
-    if not isinstance(values, dict):
-        raise ValueError(f"The value of {where} is not an object.")
-    if missing := [name for name in checks if name not in values]:
-        raise ValueError(f"The field {missing[0]} is missing in {where}.")
-    if len(values) > len(checks):
-        raise ValueError(f"There is an unknown field in {where}.")
-    for name, check in checks.items():
-        if not check(values[name]):
-            raise ValueError(f"The field {name} in {where} has a value that is not allowed.")
+def _validate(report: Any) -> None:
+    """Raise ValueError, with a sentence, unless ``report`` is one."""
+    if error := best_match(_VALIDATOR.iter_errors(report)):
+        raise ValueError(_explain(error))
+    for name, runs in report["models"].items():
+        for precision, run in runs.items():
+            if not run["q1_ms"] <= run["median_ms"] <= run["q3_ms"]:
+                where = f"models.{name}.{precision}"
+                raise ValueError(f"In {where}, the median is not between the quartiles.")
+
+
+def _explain(error: ValidationError) -> str:
+    """Return what is wrong in a sentence, without the value, which may be anything."""
+    where = ".".join(map(str, error.absolute_path)) or "the report"
+    if "propertyNames" in error.schema_path:
+        return f"The field {where} names a model that the lab does not know."
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        return f"The field {missing} is missing in {where}."
+    if error.validator == "additionalProperties":
+        return f"There is an unknown field in {where}."
+    if error.validator == "type" and error.validator_value == "object":
+        return f"The value of {where} is not an object."
+    return f"The field {where} in the report has a value that is not allowed."
 
 
 class Reports:
@@ -125,16 +89,17 @@ class Reports:
         self._reports: dict[str, dict[str, Any]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_bytes() if path.exists() else b""
-        self._unfinished = bool(text) and not text.endswith(b"\n")
         for number, line in enumerate(text.splitlines(), 1):
             try:
                 stored = json.loads(line)
                 received = stored.pop("received")
-                report = parse(json.dumps(stored).encode())
-            except (ValueError, AttributeError, KeyError):
+                _validate(stored)
+            except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
                 print(f"Notice: line {number} of {path} is no report; it is left as it is.")
                 continue
-            self._reports.setdefault(report["id"], {**report, "received": received})
+            self._reports.setdefault(stored["id"], {**stored, "received": received})
+        if text and not text.endswith(b"\n"):
+            self._append(b"\n")
 
     def add(self, report: dict[str, Any]) -> bool:
         """Keep a report; return whether it is new. A report sent twice is kept once.
@@ -158,34 +123,32 @@ class Reports:
     def _append(self, line: bytes) -> None:
         """Write a line and wait until the disk has it."""
         with self.path.open("ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
-            whole = b"\n" * self._unfinished + line
+            before = file.tell()
             try:
-                if file.write(whole) != len(whole):
+                if file.write(line) != len(line):
                     raise OSError("the disk is full")
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(before)
                 raise
-        self._unfinished = False
 
     def all(self) -> list[dict[str, Any]]:
         """Return every report, in the order in which they came."""
-        with self._lock:
-            return list(self._reports.values())
+        # Without the lock, which is held while the disk writes: list() copies in one step.
+        return list(self._reports.values())
 
     def latest(self) -> list[dict[str, Any]]:
         """Return the last report of each phone, in the order in which phones first came."""
         return list({report["phone"]: report for report in self.all()}.values())
 
 
-def speedup(runs: dict[str, dict[str, Any]]) -> float:
-    """How many times as fast int8 is as fp32: the ratio of their medians."""
+def compute_speedup(runs: dict[str, dict[str, Any]]) -> float:
+    """Return how many times as fast int8 is as fp32: the ratio of their medians."""
     return runs["fp32"]["median_ms"] / runs["int8"]["median_ms"]
 
 
-def standing(reports: list[dict[str, Any]], identity: str) -> dict[str, Any] | None:
-    """Return a report's place among the others, or None if it is not one of them.
+def rank(reports: list[dict[str, Any]], identity: str) -> dict[str, Any] | None:
+    """Return how a report ranks among the others, or None if it is not one of them.
 
     Parameters
     ----------
@@ -198,8 +161,8 @@ def standing(reports: list[dict[str, Any]], identity: str) -> dict[str, Any] | N
     -------
     dict
         ``model``, the largest one that the report has; ``phones`` that have run it; ``speed``,
-        the place by the median of int8, and ``speedup``, the place by int8 against fp32. 1 is
-        the best; equals share a place.
+        the rank by the median of int8, and ``speedup``, the rank by int8 against fp32. 1 is
+        the best; equals share a rank.
     """
     mine = next((report for report in reports if report["id"] == identity), None)
     if mine is None:
@@ -208,7 +171,7 @@ def standing(reports: list[dict[str, Any]], identity: str) -> dict[str, Any] | N
     rivals = [report["models"][model] for report in reports if model in report["models"]]
     own = mine["models"][model]
     faster = sum(r["int8"]["median_ms"] < own["int8"]["median_ms"] for r in rivals)
-    gained = sum(speedup(r) > speedup(own) for r in rivals)
+    gained = sum(compute_speedup(r) > compute_speedup(own) for r in rivals)
     return {
         "model": MODELS[model].title,
         "phones": len(rivals),

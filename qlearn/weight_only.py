@@ -1,47 +1,31 @@
-"""Modules that some schemes end in: another float type, another runtime, weights of 4 bits."""
+"""Weight-only quantization: Linear weights in 4 bits, in groups that share a scale."""
 
 import copy
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 
-class Cast(nn.Module):
-    """Compute in another float type, behind an entrance and an exit in float32."""
+def int4_packed(model: nn.Module, train: DataLoader) -> nn.Module:
+    """Hold Linear weights in 4 bits, two to a byte, by PyTorch's own kernel; compute in bf16.
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model).to(dtype)
-        self.dtype = dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the model's float32 outputs; integer inputs (ids) are not cast."""
-        x = x.to(self.dtype) if x.is_floating_point() else x
-        return self.model(x).float()
-
-
-class Program(nn.Module):
-    """An ExecuTorch program as a module; its bytes are its state, and so its size."""
-
-    def __init__(self, program: bytes) -> None:
-        from executorch.runtime import Runtime
-
-        super().__init__()
-        self.register_buffer("program", torch.frombuffer(bytearray(program), dtype=torch.uint8))
-        # The runtime reads the bytes where they are, and does not keep them alive itself.
-        self.kept = program
-        self.loaded = Runtime.get().load_program(self.kept)
-        self.method = self.loaded.load_method("forward")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the program."""
-        return self.method.execute([x])[0]
+    ``torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, 32, scales_and_zeros)``
+    """
+    linear = [n for n, m in model.named_modules() if n and type(m) is nn.Linear]
+    if not linear:
+        raise ValueError("there is nothing to quantize: no Linear layer inside the model")
+    quantized = copy.deepcopy(model)
+    for name in linear:
+        quantized.set_submodule(name, Int4Linear(quantized.get_submodule(name)))
+    return quantized.eval()
 
 
 class Int4Linear(nn.Module):
-    """A Linear layer whose weights take 4 bits each, with a scale and a zero for every 32.
+    """A Linear layer whose weights take 4 bits each, by PyTorch's own kernel; it computes in bf16.
 
-    Both sides of the weight are padded with zeros to what the kernel asks for.
+    Every 32 inputs of an output share a scale and a zero. Both sides of the weight are padded with
+    zeros to the sizes that the kernel asks for.
     """
 
     GROUP = 32  # inputs that share a scale
@@ -49,16 +33,19 @@ class Int4Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
+        # Step 1: pad the weights, outputs × inputs, and split the inputs into groups.
         self.outputs = layer.out_features
         self.padding = -layer.in_features % self.GROUP
         padding = (0, self.padding, 0, -self.outputs % self.OUTPUTS)
         weight = nn.functional.pad(layer.weight.detach().float(), padding)
         groups = weight.unflatten(1, (-1, self.GROUP))
+        # Step 2: an asymmetric grid of 16 levels from each group's minimum to its maximum.
         low, high = groups.amin(2, True), groups.amax(2, True)
         scale = ((high - low) / 15).clamp_min(1e-8)
         codes = ((groups - low) / scale).round().clamp(0, 15).int().flatten(1)
+        # Step 3: pack two codes to a byte, in the kernel's order.
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
-        # The kernel computes (code - 8) * scale + zero, all in bf16.
+        # Step 4: a scale and a zero for each group: the kernel computes (code − 8) · scale + zero.
         pairs = torch.cat([scale, low + 8 * scale], 2).transpose(0, 1)
         self.register_buffer("weight", packed)
         self.register_buffer("scales_and_zeros", pairs.contiguous().bfloat16())

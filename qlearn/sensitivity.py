@@ -21,7 +21,8 @@ from qlearn.calibration import (
     run_hooked,
     sqnr,
 )
-from qlearn.qconfigs import clip_weights
+from qlearn.qconfigs import LAYERS, clip_weights
+from qlearn.training import accuracy, predict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +65,7 @@ def layer_errors(
 
     require_eval(float_model, "the float model")
     require_eval(quantized, "the quantized model")
+    # Step 1: find the quantized layers, and record their outputs.
     floats, layers = _named(float_model), _named(quantized)
     names = [name for name, module in layers.items() if _is_quantized(module)]
     if not names:
@@ -72,8 +74,10 @@ def layer_errors(
     hooked = {name: _output_of(layers[name]) for name in names if name in floats}
     calls = run_hooked(quantized, norms | hooked, inputs_of(batch))
     approximations = _values(call for call in calls if call.name in hooked)
+    # Step 2: record the float layers' outputs, after what was fused into the quantized ones.
     unfused = {call.name for call in calls if _is_batch_norm(call.module)}
     references = _references(float_model, hooked, unfused, inputs_of(batch))
+    # Step 3: compare, layer by layer.
     rows = []
     for name, approximation in approximations.items():
         kind, fused = type(layers[name]).__name__, _is_fused(layers[name])
@@ -144,37 +148,43 @@ def sensitivity(
     ------
     ValueError
         When the model is in training mode, cannot be traced or has no such layer, when a layer
-        cannot be quantized with the qconfig, or when `test` changes its order.
+        cannot be quantized with the qconfig, or when `test` is empty or changes its order.
+
+    References
+    ----------
+    Wu et al. 2020, Integer Quantization for Deep Learning Inference (arXiv 2004.09602), on partial
+    quantization; they compare accuracies only.
     """
     import pandas as pd
     from tqdm import tqdm
 
     require_eval(model, "the model")
-    names = [n for n, m in model.named_modules() if n and type(m) in (nn.Conv2d, nn.Linear)]
+    names = [name for name, module in model.named_modules() if name and type(module) in LAYERS]
     if not names:
         raise ValueError("the model has no Conv2d or Linear layer inside it to quantize.")
     qconfig = qconfig or torch.ao.quantization.get_default_qconfig(torch.backends.quantized.engine)
     calibration = list(itertools.islice(loader, batches))
     if not calibration:
         raise ValueError("nothing to calibrate with: give a loader and batches of at least one.")
-    logits, labels = _predict(model, test)
-    float_accuracy = _accuracy(logits, labels)
+    # Step 1: the float model's outputs, which the others are compared with.
+    logits, labels = predict(model, test)
     rows = []
     for name in tqdm(names, desc="sensitivity", unit="layer", file=sys.stdout):
-        outputs, seen = _predict(_quantize_one(model, name, qconfig, calibration), test)
+        # Step 2: a model with this layer quantized and the others in float.
+        outputs, seen = predict(_quantize_layer(model, name, qconfig, calibration), test)
         if not torch.equal(seen, labels):
             raise ValueError("test gave its samples in another order: use a loader that does not.")
-        accuracy = _accuracy(outputs, labels)
-        change = accuracy - float_accuracy
-        rows.append((name, accuracy, change, sqnr(logits, outputs)))
+        # Step 3: what that costs, in accuracy and in the outputs' SQNR, which is finer.
+        right = accuracy(outputs, labels)
+        rows.append((name, right, right - accuracy(logits, labels), sqnr(logits, outputs)))
     table = pd.DataFrame(rows, columns=["layer", "accuracy", "change", "sqnr_db"])
     return table.sort_values(["accuracy", "sqnr_db"], ignore_index=True)
 
 
-def _quantize_one(
+def _quantize_layer(
     model: nn.Module, name: str, qconfig: torch.ao.quantization.QConfig, calibration: list
 ) -> nn.Module:
-    """Copy `model` with the one layer `name` quantized."""
+    """Return a copy of `model` with the one layer `name` quantized."""
     from torch.ao.quantization import QConfigMapping
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
@@ -189,20 +199,6 @@ def _quantize_one(
     if not _is_quantized(converted.get_submodule(name)):
         raise ValueError(f"{name} stayed float: the backend does not support this qconfig for it.")
     return clip_weights(converted, qconfig)
-
-
-def _predict(model: nn.Module, loader: Iterable) -> tuple[Tensor, Tensor]:
-    """Return outputs and labels of all samples."""
-    with torch.no_grad():
-        pairs = [(model(inputs), labels) for inputs, labels in loader]
-    if not pairs:
-        raise ValueError("nothing to evaluate on: the test loader gave no batch.")
-    outputs, labels = zip(*pairs, strict=True)
-    return torch.cat(outputs), torch.cat(labels)
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return (logits.argmax(1) == labels).double().mean().item()
 
 
 def _values(calls: Iterable[Call]) -> dict[str, list[Tensor]]:

@@ -15,11 +15,10 @@ from typer.testing import CliRunner
 
 from qlearn import phone
 from qlearn.cli import app
-from qlearn.phone import lab as lab_module
-from qlearn.phone import network, results, runtime
+from qlearn.phone import network, results, runtime, session
 from qlearn.phone.bundle import bundle
-from qlearn.phone.lab import LOOPBACK, PhoneLab
-from qlearn.phone.reports import Reports
+from qlearn.phone.report_log import Reports
+from qlearn.phone.session import LOOPBACK, PhoneLab
 
 ANDROID = "Mozilla/5.0 (Linux; Android 14; K) AppleWebKit/537.36 Chrome/131.0.0.0 Mobile Safari"
 
@@ -43,7 +42,7 @@ def test_without_npm_a_sentence_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
     monkeypatch.setattr(runtime.shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match="install Node.js, or give a folder"):
-        runtime.runtime()
+        runtime.fetch_runtime()
 
 
 def test_when_npm_fails_a_sentence_says_why(tmp_path, monkeypatch):
@@ -53,17 +52,17 @@ def test_when_npm_fails_a_sentence_says_why(tmp_path, monkeypatch):
     npm.chmod(0o755)
     monkeypatch.setattr(runtime.shutil, "which", lambda name: str(npm))
     with pytest.raises(RuntimeError, match="ENOTFOUND.*connect to the network"):
-        runtime.runtime()
+        runtime.fetch_runtime()
 
 
 def test_a_folder_without_the_files_or_with_others_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path / "home"))
     with pytest.raises(FileNotFoundError, match="lacks ort.wasm.min.js"):
-        runtime.runtime(tmp_path)
+        runtime.fetch_runtime(tmp_path)
     for name in runtime.SHA256:
         (tmp_path / name).write_text("of another version")
     with pytest.raises(ValueError, match=f"not the file of onnxruntime-web {runtime.VERSION}"):
-        runtime.runtime(tmp_path)
+        runtime.fetch_runtime(tmp_path)
     assert not (tmp_path / "home").exists()
 
 
@@ -85,15 +84,15 @@ def test_a_machine_without_a_network_is_told_so(monkeypatch):
 
     monkeypatch.setattr(network.socket, "socket", Unconnected)
     with pytest.raises(RuntimeError, match="no address on a network"):
-        network.lan_address()
+        network.find_lan_address()
 
 
 def test_only_this_machine_is_let_in_unless_asked_for(monkeypatch):
-    monkeypatch.setattr(lab_module, "runtime", lambda folder: None)
-    monkeypatch.setattr(lab_module, "bundle", lambda names: {})
-    monkeypatch.setattr(lab_module, "Reports", lambda path: None)
-    monkeypatch.setattr(lab_module, "lan_address", lambda: "127.0.0.9")
-    monkeypatch.setattr(lab_module, "_resources", lambda *arguments: {})
+    monkeypatch.setattr(session, "fetch_runtime", lambda folder: None)
+    monkeypatch.setattr(session, "bundle", lambda names: {})
+    monkeypatch.setattr(session, "Reports", lambda path: None)
+    monkeypatch.setattr(session, "find_lan_address", lambda: "127.0.0.9")
+    monkeypatch.setattr(session, "list_resources", lambda *arguments: {})
     urls = []
     for arguments in ({}, {"lan": True}, {"address": "127.0.0.8", "lan": True}):
         with phone.serve(**arguments) as lab:
@@ -134,7 +133,7 @@ def test_the_code_in_the_terminal_is_made_of_blocks(lab):
     ],
 )  # fmt: skip
 def test_a_browser_is_named_in_short(agent, name):
-    assert results.browser(agent) == name
+    assert results.name_browser(agent) == name
 
 
 def test_the_table_has_a_row_for_each_phone_and_model(lab, make_report):
@@ -160,7 +159,7 @@ def test_the_table_has_a_row_for_each_phone_and_model(lab, make_report):
 def test_no_report_yet_is_an_empty_table(lab):
     table = lab.reports()
     assert table.empty and {"phone", "model", "speedup"} <= set(table)
-    assert "No phone has reported yet" in results.picture(table)
+    assert "No phone has reported yet" in results.render(table)
 
 
 def test_the_board_is_drawn_anew_when_a_report_arrives(lab, make_report, monkeypatch):
@@ -179,7 +178,7 @@ def test_the_board_is_drawn_anew_when_a_report_arrives(lab, make_report, monkeyp
     lab.watch()
     report = make_report(1, nickname="<b>Ada</b> $x$ $")
     lab._reports.add(report)
-    lab._tell(report)
+    lab._notify(report)
     assert news.wait(60)
     assert "No phone has reported yet" in shown[0]
     assert "&lt;b&gt;Ada&lt;/b&gt;" in shown[1] and "<b>Ada" not in shown[1]
@@ -195,7 +194,8 @@ def test_the_board_is_drawn_anew_when_a_report_arrives(lab, make_report, monkeyp
     ],
 )
 def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, monkeypatch, words, said):
-    monkeypatch.setattr(lab_module, "runtime", lab_module.runtime if "--runtime" in words else str)
+    if "--runtime" not in words:
+        monkeypatch.setattr(session, "fetch_runtime", str)
     result = CliRunner().invoke(app, ["phone", *words, "--reports", str(tmp_path / "r.jsonl")])
     assert result.exit_code == 1 and said in result.output
     assert "Traceback" not in result.output
@@ -205,10 +205,10 @@ def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path, monkeypatch, wor
 def test_ctrl_c_stops_the_lab_and_keeps_the_reports(make_report, tmp_path):
     code = f"""
 import pathlib
-from qlearn.phone.lab import PhoneLab
-from qlearn.phone.reports import Reports
-from qlearn.phone.shell import attend
-attend(PhoneLab("127.0.0.1", 0, {{}}, Reports(pathlib.Path({str(tmp_path / "r.jsonl")!r}))))
+from qlearn.phone.report_log import Reports
+from qlearn.phone.session import PhoneLab
+from qlearn.phone.terminal import run
+run(PhoneLab("127.0.0.1", 0, {{}}, Reports(pathlib.Path({str(tmp_path / "r.jsonl")!r}))))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""A study in few bits: calibration against repair against training, over several seeds."""
+"""A study of few bits: calibration, equalization and training compared over several seeds."""
 
 import contextlib
 import io
@@ -9,18 +9,21 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from qlearn import data, models
 from qlearn.cache import home, source_digest
-from qlearn.learned_rounding import LearnedStep
+from qlearn.equalization import correct_bias, equalize
+from qlearn.lsq import LearnedStep
 from qlearn.qconfigs import fake_quantizer, weight_qconfig
-from qlearn.repair import correct_bias, equalize
-from qlearn.schemes import RATES, qat, static_fx
+from qlearn.schemes import LEARNING_RATES, qat, static_fx
 from qlearn.training import evaluate, fit
 
 # Whose code decides what the study finds.
-SOURCES = ("calibration", "data/images", "learned_rounding", "low_bits", "models", "qconfigs",
-           "repair", "schemes", "training")  # fmt: skip
+SOURCES = ("calibration", "data/common", "data/images", "equalization", "few_bits", "lsq", "models",
+           "qconfigs", "schemes", "training")  # fmt: skip
 METHODS = ("PTQ", "repaired", "QAT", "QAT, learned step", "equalized, QAT")
 
 
@@ -48,7 +51,7 @@ def low_bit_study(
     float_epochs, qat_epochs
         Passes over the training samples, for the float model and for QAT.
     methods
-        Of "PTQ", "repaired", "QAT", "QAT, learned step" and "equalized, QAT".
+        Some of those above.
 
     Returns
     -------
@@ -66,10 +69,8 @@ def low_bit_study(
     Krishnamoorthi 2018 (arXiv 1806.08342); Nagel et al. 2021, A White Paper on Neural Network
     Quantization (arXiv 2106.08295).
     """
-    from tqdm import tqdm
-
     rows, bits, methods = [], list(bits), list(methods)
-    for given, known in ((methods, METHODS), (bits, tuple(RATES))):
+    for given, known in ((methods, METHODS), (bits, tuple(LEARNING_RATES))):
         if not set(given) <= set(known):
             raise ValueError(f"{given} is not all of {known}: the study knows no others.")
     for seed in tqdm(list(seeds), desc="seeds", unit="seed", file=sys.stdout, ncols=80):
@@ -83,7 +84,7 @@ def low_bit_study(
             for width, per_channel, method in itertools.product(bits, (False, True), methods):
                 if method == "QAT, learned step" and per_channel:
                     continue
-                made = _make(model, train, width, per_channel, method, qat_epochs)
+                made = _quantize(model, train, width, per_channel, method, qat_epochs)
                 scales = "per channel" if per_channel else "per tensor"
                 rows.append((seed, width, scales, method, evaluate(made, test)))
     return pd.DataFrame(rows, columns=["seed", "bits", "scales", "method", "accuracy"])
@@ -96,13 +97,7 @@ def kept_study() -> pd.DataFrame | None:
 
 
 def keep_study(force: bool = False) -> str:
-    """Make the study with its own settings and keep it; return "made", or "there" if it was.
-
-    Parameters
-    ----------
-    force
-        Make it again when it is there.
-    """
+    """Make the study in full and keep it, again if forced; return "made", or "there" if it was."""
     path = _path()
     if path.exists() and not force:
         return "there"
@@ -115,11 +110,13 @@ def keep_study(force: bool = False) -> str:
 
 
 def _path() -> Path:
-    """Return where the study is kept; the name changes with the code that makes it."""
+    """Path of the study that is kept; its name changes with the code that makes it."""
     return home() / "studies" / f"low_bits-{source_digest(*SOURCES)[:10]}.csv"
 
 
-def _make(model, train, bits: int, per_channel: bool, method: str, epochs: int) -> torch.nn.Module:
+def _quantize(
+    model: nn.Module, train: DataLoader, bits: int, per_channel: bool, method: str, epochs: int
+) -> nn.Module:
     if method == "PTQ":
         return static_fx(model, train, per_channel, bits)
     if method == "repaired":

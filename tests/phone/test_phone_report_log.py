@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from qlearn.phone.reports import Reports, parse, standing
+from qlearn.phone.report_log import Reports, parse, rank
 
 
 def body(report):
@@ -34,6 +34,7 @@ RUN = "models.small_cnn.int8"
 WRONG = [
     ("id", "../../etc/passwd", "id"),
     ("id", "A" * 32, "id"),
+    ("id", "0" * 31 + "\n", "id"),
     ("phone", 1, "phone"),
     ("page", True, "page"),
     ("nickname", "x" * 25, "nickname"),
@@ -57,6 +58,7 @@ WRONG = [
     (f"{RUN}.q1_ms", 5, "quartiles"),
     (f"{RUN}.top1", 1.5, "top1"),
     (f"{RUN}.sqnr_db", [], "sqnr_db"),
+    (f"{RUN}.sqnr_db", float("nan"), "sqnr_db"),  # null would say: equal to the host's
     (f"{RUN}.rounds", 0, "rounds"),
     (f"{RUN}.calls", 1.5, "calls"),
     (f"{RUN}.more", 1, "unknown field"),
@@ -111,9 +113,11 @@ def test_a_line_that_a_crash_cut_short_costs_no_other_report(make_report, tmp_pa
     path = tmp_path / "reports.jsonl"
     Reports(path).add(make_report(1))
     whole = path.read_bytes()
-    path.write_bytes(whole + whole[: len(whole) // 2])
+    path.write_bytes(whole + b"[]\n" + whole[: len(whole) // 2])
+    whole = path.read_bytes()
     after = Reports(path)
-    assert f"line 2 of {path} is no report" in capsys.readouterr().out
+    notices = capsys.readouterr().out
+    assert all(f"line {number} of {path} is no report" in notices for number in (2, 3))
     after.add(make_report(2))
     after.add(make_report(3))
     assert [r["id"][-1] for r in Reports(path).all()] == ["1", "2", "3"]
@@ -129,22 +133,22 @@ def test_a_failed_write_leaves_the_file_as_it_was(make_report, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("qlearn.phone.reports.os.fsync", fail)
+        patched.setattr("qlearn.phone.report_log.os.fsync", fail)
         with pytest.raises(OSError, match="No space"):
             reports.add(make_report(2))
     assert reports.path.read_bytes() == before and len(reports.all()) == 1
     assert reports.add(make_report(2)) is True
 
 
-def test_standing_counts_a_phone_once_and_lets_equals_share(make_report, tmp_path):
+def test_rank_counts_a_phone_once_and_lets_equals_share(make_report, tmp_path):
     reports = Reports(tmp_path / "reports.jsonl")
     for number, int8_ms in enumerate((1.0, 0.5, 1.0, 4.0)):
         reports.add(make_report(number, int8_ms))
     # The slowest phone tries again and becomes the fastest.
     reports.add({**make_report(9, 0.1), "phone": make_report(3)["phone"]})
     latest = reports.latest()
-    places = [standing(latest, f"{number:032x}") for number in (9, 1, 0, 2)]
+    places = [rank(latest, f"{number:032x}") for number in (9, 1, 0, 2)]
     assert [place["speed"] for place in places] == [1, 2, 3, 3]
     assert [place["speedup"] for place in places] == [1, 2, 3, 3]
     assert {place["phones"] for place in places} == {4}
-    assert standing(latest, f"{3:032x}") is None  # replaced
+    assert rank(latest, f"{3:032x}") is None  # replaced

@@ -4,30 +4,30 @@ import threading
 from typing import Any
 
 from qlearn.phone.bundle import MODELS
-from qlearn.phone.lab import PhoneLab
-from qlearn.phone.reports import speedup
-from qlearn.phone.results import browser
+from qlearn.phone.report_log import compute_speedup
+from qlearn.phone.results import name_browser
+from qlearn.phone.session import PhoneLab
 
 
-def line(report: dict[str, Any]) -> str:
+def summarize(report: dict[str, Any]) -> str:
     """Return a report in one line."""
     parts = []
     for name in filter(report["models"].__contains__, MODELS):
         runs = report["models"][name]
         fp32, int8 = (runs[precision]["median_ms"] for precision in ("fp32", "int8"))
-        ratio = f"speedup {speedup(runs):.2f}"
+        ratio = f"speedup {compute_speedup(runs):.2f}"
         parts.append(f"{MODELS[name].title} fp32 {fp32:.3g} ms, int8 {int8:.3g} ms, {ratio}")
     who = report["nickname"] or "A phone"
-    return f"{who} ({browser(report['user_agent'])}): {'; '.join(parts)}"
+    return f"{who} ({name_browser(report['user_agent'])}): {'; '.join(parts)}"
 
 
-def attend(lab: PhoneLab) -> None:
-    """Say how to reach a lab and print its reports until Ctrl-C, then stop it."""
+def run(lab: PhoneLab) -> None:
+    """Print how to reach a lab, then its reports until Ctrl-C, which stops it."""
     before = len(lab.raw_reports())
-    lab.on_report(lambda report: print(line(report), flush=True))
+    lab.on_report(lambda report: print(summarize(report), flush=True))
     print(lab.qr)
     print(lab.url)
-    print(lab.opens)
+    print(lab.access)
     print(f"Reports are kept in {lab.file} (there already: {before}). Ctrl-C stops.", flush=True)
     try:
         threading.Event().wait()

@@ -1,0 +1,38 @@
+"""One server of processes for all tests: it imports once what banks, classes and lessons import.
+
+A Python process has one such server, whoever asks for it, and the list that was given last counts:
+so there is one list.
+"""
+
+import multiprocessing
+
+PRELOADED = [
+    "torch",
+    "torchvision",
+    "torchao.quantization",
+    "torchao.quantization.pt2e.quantize_pt2e",
+    "executorch.runtime",
+    "executorch.backends.xnnpack.partition.xnnpack_partitioner",
+    "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+    "pandas",
+    "matplotlib.pyplot",
+    "sklearn.datasets",
+    "sklearn.model_selection",
+    "scipy.stats",
+    "distributed",
+    "IPython",
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "qlearn",
+    "qlearn.artifacts",
+    "qlearn.background",
+    "qlearn.benchmarking",
+    "qlearn.checks",
+    "qlearn.pretrained",
+    "qlearn.grading.run",
+    "qlearn.grading.scoring",
+]
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
+context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+if FORKS:
+    context.set_forkserver_preload(PRELOADED)
