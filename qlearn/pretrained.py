@@ -184,9 +184,7 @@ def path(name: str) -> Path:
     import torchvision
 
     recipe = RECIPES[name]
-    made_by = (
-        _build(name), recipe.stages, SEED, torch.__version__, torchvision.__version__,
-    )  # fmt: skip
+    made_by = (_build(name), recipe.stages, SEED, torch.__version__, torchvision.__version__)
     key = hashlib.sha256(repr(made_by).encode()).hexdigest()[:10]
     return home() / "models" / f"{name}-{key}.pt"
 
