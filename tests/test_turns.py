@@ -166,7 +166,7 @@ def beside_a_lab():
     """The background process; `lab` is a pipe in the place of the lab's end of its input."""
     torch.set_num_threads(2)
     background._stand_back = (
-        int  # on a busy machine it would take minutes; tests/test_lab.py has it
+        int  # on a busy machine it would take minutes; tests/test_background.py has it
     )
     os.dup2(os.open(home() / "lab", os.O_RDONLY), 0)
     background.main()

@@ -1,6 +1,7 @@
 """The course as a learner meets it: JupyterLab, as `make lab` starts it, in a real browser."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -138,7 +139,8 @@ def test_lesson_00_runs_in_jupyterlab_and_is_seen_in_both_themes(server, page):
     assert all(image["filter"] == "none" for image in images)
     look_at_figures(page, "light")
     page.get_by_role("menuitem", name="Settings", exact=True).click()
-    page.get_by_role("menuitem", name="Theme", exact=True).click()
+    # A submenu has no role.
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Theme$")).click()
     page.get_by_role("menuitem", name="JupyterLab Dark", exact=True).click()
     page.locator("body[data-jp-theme-light='false']").wait_for(state="attached")
     assert_dark(page)
