@@ -67,7 +67,7 @@ def test_one_refused_format_leaves_the_others(run, program):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["vgg"], "There is no model 'vgg': name one of mlp"),
+        (["vgg"], "There is no model 'vgg': name one of resnet18"),
         (["absent.pt2"], "There is no model 'absent.pt2'"),
         (["mlp", "--to", "tflite"], "There is no format 'tflite': choose from executorch"),
         (["small.pt2", "--int8"], "no inputs to calibrate with"),
