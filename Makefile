@@ -1,6 +1,6 @@
 # The course's tasks. On Windows, or without make, the README has the same in uv commands.
 #   make lab     set up and open the course in JupyterLab
-#   make test    set up and run the checks, in a quarter of an hour
+#   make test    set up and run the checks
 #   make test-long  what repeats them: whole banks, more kills, more attacks
 #   make test-exercises  grade every bank of right and wrong submissions
 #   make test-grading  put `qlearn grade` to the test
