@@ -354,7 +354,7 @@ DECISIVE = {
     "static, one layer only",
     "stubs missing",
     "accuracy on the training set",
-    "made-up latency",
+    "made-up speedup",
     "a front of everything",
     "fp32 for everybody",
     "an unreadable file",

@@ -298,7 +298,7 @@ DECISIVE = {
     "an untrained model; a constant; PT2E for the linear layer only",
     "no partitioner",
     "a file that would end the process",
-    "made-up latencies",
+    "made-up speedups",
     "accuracy for agreement",
     "one speedup for both",
 }
