@@ -89,7 +89,7 @@ class Server:
         self._started.wait()
 
     async def _serve(self) -> None:
-        """Serve until ``stop``; a report that is being written then is written to its end."""
+        """Serve until ``stop``; asyncio.run then waits for reports that are being written."""
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         http = _CappedServer(
             # Without a log, which would hold addresses.
@@ -104,7 +104,6 @@ class Server:
         http.stop()
         await http.close_all_connections()
         self.stopped.set()
-        await self._loop.shutdown_default_executor()
 
     def stop(self) -> None:
         """Stop listening and hang up; calling it twice does no harm."""
