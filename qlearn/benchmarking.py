@@ -2,6 +2,7 @@
 
 import io
 import math
+import timeit
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Measurement, Timer
+from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
 from qlearn.machine_load import LoadMeter, NotedTable, note_on
 from qlearn.training import predict
@@ -68,7 +69,8 @@ def latency(
     ValueError
         If the model is in training mode, or fails on the inputs.
     """
-    timer = _timer("the model", model, inputs, threads or torch.get_num_threads())
+    run = _run("the model", model, inputs)
+    timer = Timer("run()", globals={"run": run}, num_threads=threads or torch.get_num_threads())
     timer.timeit(3)
     return timer.blocked_autorange(min_run_time=min_run_time)
 
@@ -119,9 +121,10 @@ def compare(
     if not models:
         raise ValueError('There is nothing to compare: give models, as {"fp32": a, "int8": b}.')
     threads = threads or torch.get_num_threads()
-    timers = {name: _timer(name, model, inputs, threads) for name, model in models.items()}
+    runs = {name: _run(name, model, inputs) for name, model in models.items()}
     meter = LoadMeter()
-    times = interleaved_times(timers, seconds)
+    with set_torch_threads(threads):
+        times = interleaved_times(runs, seconds)
     note = note_on(meter.read(), threads, times)
     table = _speeds(models, times)
     if test is not None:
@@ -155,15 +158,17 @@ def _speeds(
     return table
 
 
-def interleaved_times(timers: Mapping[str, Timer], seconds: float) -> dict[str, np.ndarray]:
-    """Time each timer once a round for ``ROUNDS`` rounds, each round in a random order.
+def interleaved_times(
+    runs: Mapping[str, Callable[[], Any]], seconds: float
+) -> dict[str, np.ndarray]:
+    """Time each function once a round for ``ROUNDS`` rounds, each round in a random order.
 
     Parameters
     ----------
-    timers
-        Name → timer.
+    runs
+        Name → function of nothing.
     seconds
-        To spend on each timer in all, about; a call is never cut short.
+        To spend on each of them in all, about; a call is never cut short.
 
     Returns
     -------
@@ -171,15 +176,19 @@ def interleaved_times(timers: Mapping[str, Timer], seconds: float) -> dict[str, 
         Name → array of ``ROUNDS`` times, in seconds a call.
     """
     calls = {}
-    for name, timer in timers.items():
-        timer.timeit(2)
-        once = timer.timeit(3).median
+    for name, run in runs.items():
+        timeit.timeit(run, number=2)  # TorchScript optimizes itself in its first calls
+        once = min(timeit.repeat(run, number=1, repeat=3))
         calls[name] = max(1, round(seconds / ROUNDS / once))
     order = np.random.default_rng(0)
-    times = {name: np.empty(ROUNDS) for name in timers}
+    times = {name: np.empty(ROUNDS) for name in runs}
     for round_ in range(ROUNDS):
-        for name in order.permutation(list(timers)):
-            times[name][round_] = timers[name].timeit(calls[name]).median
+        for name in order.permutation(list(runs)):
+            # The call before left another model in the caches. A model for which a round has time
+            # for only one call is too slow to notice, and a warm-up would double its cost.
+            if calls[name] > 1:
+                runs[name]()
+            times[name][round_] = timeit.timeit(runs[name], number=calls[name]) / calls[name]
     return times
 
 
@@ -201,8 +210,8 @@ def bootstrap_interval(ratios: np.ndarray) -> tuple[float, float]:
     return tuple(map(float, result.confidence_interval))
 
 
-def _timer(name: str, model: Callable[..., Any], inputs: Tensor | tuple, threads: int) -> Timer:
-    """Return a timer of a model that has been seen to run."""
+def _run(name: str, model: Callable[..., Any], inputs: Tensor | tuple) -> Callable[[], Any]:
+    """Return a function that runs a model, and has been seen to run."""
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     if getattr(model, "training", False) and not isinstance(model, torch.jit.ScriptModule):
         raise ValueError(f"{name!r} is in training mode: call its eval() before measuring it.")
@@ -219,7 +228,7 @@ def _timer(name: str, model: Callable[..., Any], inputs: Tensor | tuple, threads
             f"{name!r} fails when it runs ({type(error).__name__}: {reason[:300]}); "
             "call it once on these inputs and mend it before you compare."
         ) from error
-    return Timer("run()", globals={"run": run}, num_threads=threads)
+    return run
 
 
 def _accuracies(models: Mapping[str, Callable[..., Any]], test: Iterable) -> pd.DataFrame:

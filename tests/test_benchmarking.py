@@ -3,6 +3,7 @@
 import copy
 import functools
 import io
+import timeit
 
 import numpy as np
 import pytest
@@ -39,6 +40,9 @@ class Clock:
 def clock(monkeypatch):
     made = Clock()
     monkeypatch.setattr(benchmarking, "Timer", functools.partial(Timer, timer=made))
+    for name in ("timeit", "repeat"):
+        function = functools.partial(getattr(timeit, name), timer=made)
+        monkeypatch.setattr(benchmarking.timeit, name, function)
     return made
 
 
@@ -154,17 +158,19 @@ def test_compare_refuses_training_mode_and_nothing(mlp):
 
 def test_rounds_are_interleaved():
     calls = []
-    timers = {
-        name: Timer("calls.append(name)", globals={"calls": calls, "name": name})
-        for name in ("a", "b")
-    }
-    times = benchmarking.interleaved_times(timers, seconds=1e-6)
+    runs = {name: functools.partial(calls.append, name) for name in "ab"}
+    times = benchmarking.interleaved_times(runs, seconds=1e-9)
     assert {name: len(values) for name, values in times.items()} == dict.fromkeys("ab", 20)
-    each = 3  # Timer.timeit(1) warms up with two calls more
-    calls = calls[-2 * each * benchmarking.ROUNDS :]
-    rounds = [calls[i : i + 2 * each] for i in range(0, len(calls), 2 * each)]
-    assert all(sorted(round_) == ["a"] * each + ["b"] * each for round_ in rounds)
+    rounds = list(zip(*2 * [iter(calls[-2 * benchmarking.ROUNDS :])], strict=True))
+    assert all(sorted(round_) == ["a", "b"] for round_ in rounds)
     assert {round_[0] for round_ in rounds} == {"a", "b"}, "the order within a round changes"
+
+
+def test_what_is_slow_is_timed_once_a_round_and_nothing_is_called_besides(clock):
+    called = []
+    slow = clock.works(0.5)
+    qlearn.compare({"slow": lambda x: called.append(slow(x))}, torch.rand(1), seconds=1)
+    assert len(called) == 1 + 2 + 3 + benchmarking.ROUNDS  # seen to run, warmed up, estimated
 
 
 def test_the_bootstrap_interval_covers_the_median_as_often_as_it_says():

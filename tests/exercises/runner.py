@@ -1,10 +1,13 @@
 """Run a submission's work cells and the source's test cells, each in a process of its own.
 
 A submission is the released notebook with some of its cells replaced. The two processes share
-nothing but the folder `answers/`, as in a graded class, and fork from a server that has imported
-what every exercise imports.
+nothing but the folder `answers/`, as in a graded class. Work forks from a server that has imported
+what every exercise imports; tests fork from a process that has tested the reference, where models
+and outputs that a submission leaves as they were are kept.
 """
 
+import atexit
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from forking import context
+from forking import FORKS, context
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = sorted(path.name for path in (ROOT / "solutions").iterdir() if path.is_dir())
@@ -98,10 +101,11 @@ def assert_every_message_helps(result: Result) -> None:
         assert message.startswith("AssertionError: ") and len(message) < 400, message
 
 
-def grade(exercise: str, work: dict[str, str], folder: Path) -> Result:
+def grade(exercise: str, work: dict[str, str], folder: Path, first: bool = False) -> Result:
     """Grade the released notebook with its work cells replaced.
 
-    `work` maps `grade_id` to code; cells that are not named stay as they were released.
+    `work` maps `grade_id` to code; cells that are not named stay as they were released. The process
+    of the `first` stays, for those of the same exercise that follow.
     """
     cells = submission(exercise, work).cells
     unknown = set(work) - {graded(c).get("grade_id") for c in cells}
@@ -116,7 +120,9 @@ def grade(exercise: str, work: dict[str, str], folder: Path) -> Result:
     errors = _apart(_work, code, folder)
     result.work_error = errors[0] if errors else ""
     most = maximum(exercise)
-    for name, message in (_apart(_test, tests, folder) or {}).items():
+    server = _server(exercise, tests, folder, first)
+    messages = server.test(tests, folder) if server else _apart(_test, tests, folder)
+    for name, message in (messages or {}).items():
         result.points[name] = 0 if message else most[name]
         if message:
             result.messages[name] = message
@@ -124,7 +130,55 @@ def grade(exercise: str, work: dict[str, str], folder: Path) -> Result:
     return result
 
 
-def _apart(function, cells, folder: Path):
+class _Server:
+    """A process that has run an exercise's tests once, and forks for each time that they run again.
+
+    It has one thread, as all processes of a bank: one with more must not fork.
+    """
+
+    latest: "_Server | None" = None  # only one is kept: each holds all that its tests loaded
+
+    def __init__(self, exercise: str, cells: dict[str, str], folder: Path) -> None:
+        self.exercise = exercise
+        self.requests, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(cells, str(folder), theirs))
+        self.process.start()
+        theirs.close()
+        atexit.register(self.end)  # before multiprocessing waits for it
+
+    def test(self, cells: dict[str, str], folder: Path) -> dict[str, str] | None:
+        """Run test cells in a folder; return their messages."""
+        self.requests.send((cells, str(folder)))
+        return self.requests.recv() if self.requests.poll(2 * PATIENCE) else None
+
+    def end(self) -> None:
+        self.requests.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _server(exercise: str, cells: dict[str, str], folder: Path, first: bool) -> _Server | None:
+    """Return the process from which tests of an exercise fork, if there is one."""
+    if first and FORKS:
+        if _Server.latest:
+            _Server.latest.end()
+        _Server.latest = _Server(exercise, cells, folder)
+    return _Server.latest if _Server.latest and _Server.latest.exercise == exercise else None
+
+
+def _serve(cells: dict[str, str], folder: str, requests) -> None:
+    _settle(folder)
+    _test(cells)
+    fork = multiprocessing.get_context("fork")
+    while True:
+        try:
+            requested = requests.recv()
+        except EOFError:  # the tests are over
+            return
+        requests.send(_apart(_test_again, *requested, fork))
+
+
+def _apart(function, cells, folder: Path | str, context=context):
     """Call `function` in a new process, in the folder; return what it sends."""
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(function, cells, str(folder), sender))
@@ -140,6 +194,12 @@ def _apart(function, cells, folder: Path):
 
 
 def _child(function, cells, folder: str, sender) -> None:
+    _settle(folder)
+    sender.send(function(cells))
+
+
+def _settle(folder: str) -> None:
+    """Have this process work in a folder, silently, on one thread."""
     import torch
 
     os.chdir(folder)
@@ -147,15 +207,16 @@ def _child(function, cells, folder: str, sender) -> None:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     torch.set_num_threads(1)
-    sender.send(function(cells))
 
 
 def _shell():
     import matplotlib
     from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
 
     matplotlib.use("Agg")
-    return InteractiveShell()
+    # A history is written by a thread, and a process with threads must not fork.
+    return InteractiveShell(config=Config(HistoryManager={"enabled": False}))
 
 
 def _work(cells: list[str]) -> list[str]:
@@ -174,11 +235,13 @@ def _without_regard_to_load() -> None:
     """Let no load of this machine decide about a claim: neither give points nor take them.
 
     Real models are measured, so honest claims get four times the tolerance, and what a bank makes
-    up is a thousand times off. `tests/artifacts/test_speed.py` has the rule itself.
+    up is a thousand times off: a few short rounds tell that. `tests/artifacts/test_speed.py` has
+    the rule itself.
     """
-    from qlearn import checks
+    from qlearn import benchmarking, checks
     from qlearn.checks import speed
 
+    benchmarking.ROUNDS, speed.SECONDS = 5, 0.05
     holds = speed.faster_claim_holds
 
     def patient(claimed, slow, fast, inputs, factor=speed.FACTOR):
@@ -191,6 +254,10 @@ def _without_regard_to_load() -> None:
 def _test(cells: dict[str, str]) -> dict[str, str]:
     """Message of each test cell, empty when it passed."""
     _without_regard_to_load()
+    return _test_again(cells)
+
+
+def _test_again(cells: dict[str, str]) -> dict[str, str]:
     shell, messages = _shell(), {}
     for name, code in cells.items():
         run = shell.run_cell(code, store_history=True)

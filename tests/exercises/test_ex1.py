@@ -279,7 +279,7 @@ DECISIVE = {
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, runner.Result]:
     """Folder of the reference's answers, and its result."""
     folder = tmp_path_factory.mktemp("reference")
-    return folder, runner.grade(EXERCISE, runner.reference(EXERCISE), folder)
+    return folder, runner.grade(EXERCISE, runner.reference(EXERCISE), folder, first=True)
 
 
 def test_the_reference_gets_full_marks(reference: tuple[Path, runner.Result]) -> None:

@@ -340,7 +340,7 @@ DECISIVE = {
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
-    return runner.grade(EXERCISE, REFERENCE, folder), folder / "answers"
+    return runner.grade(EXERCISE, REFERENCE, folder, first=True), folder / "answers"
 
 
 def submission(patch, done):

@@ -382,7 +382,7 @@ def merged(bank: dict[str, tuple[dict, dict]]) -> dict[str, tuple[dict, dict]]:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, base_models):
     folder = tmp_path_factory.mktemp("reference")
-    return folder, runner.grade(EXERCISE, runner.reference(EXERCISE), folder)
+    return folder, runner.grade(EXERCISE, runner.reference(EXERCISE), folder, first=True)
 
 
 def work(patch: dict[str, str], folder: Path, done: Path) -> dict[str, str]:
