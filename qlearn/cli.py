@@ -78,17 +78,6 @@ def lab(
 
 
 @app.command()
-def bench(
-    output: Annotated[Path | None, typer.Option(help="Also write the report here.")] = None,
-    quick: Annotated[bool, typer.Option(help="Fewer rounds and one seed: a trial.")] = False,
-) -> None:
-    """Measure each technique on each model, and other engines beside PyTorch."""
-    from qlearn.bench import main
-
-    main(output, quick=quick)
-
-
-@app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A course model, or a .pt2 file you trust.")],
     to: Annotated[

@@ -28,7 +28,7 @@ LONGEST = (
     "exercises/test_ex4.py",
     "grading/test_faults.py",
     "notebooks/test_lessons.py",
-    "test_bench.py",
+    "benchmarks/test_bench.py",
 )
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from engines import EAGER, ENGINES, Runner, first_line, own_fp32
 from torch import Tensor
 
-from qlearn.bench.engines import EAGER, ENGINES, Runner, first_line, own_fp32
 from qlearn.benchmarking import bootstrap_interval
 
 PATIENCE = 240  # seconds that an engine may take to load and run once, all loading together

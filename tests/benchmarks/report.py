@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 
 FLOAT, DYNAMIC, STATIC = "float", "dynamic int8", "static int8, per channel"
-PTQ4, QAT4 = "4-bit PTQ, per tensor", "4-bit QAT, per tensor"
 TITLES = {
     "mlp": "MLP",
     "small_cnn": "SmallCNN",
@@ -47,9 +46,8 @@ def techniques_section(tables: Mapping[str, pd.DataFrame]) -> str:
     ]
     note = (
         f"Batch 1, PyTorch's {torch.backends.quantized.engine} engine; ms: median ± interquartile "
-        "range. ResNet-18 is timed at 224×224 and judged at 28×28. Weights of 4 "
-        "bits are stored in bytes. FX mode leaves an nn.LSTM in float, so PhraseLSTM's static row "
-        "has only its classifier in int8."
+        "range. ResNet-18 is timed at 224×224 and judged at 28×28. FX mode leaves an nn.LSTM in "
+        "float, so PhraseLSTM's static row has only its classifier in int8."
     )
     return markdown(headers, rows) + "\n\n" + note
 
@@ -122,18 +120,6 @@ def _milliseconds(row: pd.Series) -> str:
 def fastest(table: pd.DataFrame, precision: str) -> str:
     """Return the name of the engine with the lowest median at this precision."""
     return table.loc[table["precision"] == precision, "latency_ms"].idxmin()
-
-
-def four_bits_section(runs: Mapping[int, pd.DataFrame]) -> str:
-    """Return the accuracies of each seed's float, PTQ and QAT models, and their mean."""
-    accuracies = {str(seed): correct.mean() for seed, correct in runs.items()}
-    accuracies["mean"] = pd.DataFrame(accuracies).mean(axis=1)
-    rows = [
-        (seed, *(f"{100 * row[form]:.2f}" for form in (FLOAT, PTQ4, QAT4)))
-        for seed, row in accuracies.items()
-    ]
-    note = "Accuracy in %; each seed trains its own float model, and QAT starts from that."
-    return markdown(("seed", FLOAT, PTQ4, QAT4), rows) + "\n\n" + note
 
 
 class Report:

@@ -1,17 +1,13 @@
 """What the course expects of a CPU with VNNI, held against what ``make bench`` measured."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 import torch
-
-from qlearn.bench.engines import EAGER
-from qlearn.bench.report import (
-    FLOAT,
+from engines import EAGER
+from report import (
     INT8_INSTRUCTIONS,
-    PTQ4,
-    QAT4,
     STATIC,
     TITLES,
     fastest,
@@ -19,49 +15,16 @@ from qlearn.bench.report import (
     ratio,
 )
 
-RESAMPLES = 2000  # of the bootstrap over test samples
 LARGEST = 0.26  # of an int8 file, as a share of its fp32 file
 FORMATS = {"ExecuTorch": "ExecuTorch", "ONNX": "ONNX Runtime", "TorchScript": "TorchScript"}
 
 Row = tuple[str, str, str]
 
 
-def recovery(runs: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """Say how much accuracy 4-bit PTQ loses, and what share of it QAT wins back.
-
-    Parameters
-    ----------
-    runs
-        For each seed: one row a test sample, one column a form, True where it was right.
-
-    Returns
-    -------
-    dict
-        ``lost`` in [0, 1], mean over seeds, its ``standard_error`` (bootstrap over test samples,
-        the same for all seeds), ``share`` (nan if nothing was lost) and its 95 % interval
-        ``low`` … ``high``, nan unless PTQ loses in all but 2.5 % of the resamples.
-    """
-    right = sum(run[[FLOAT, PTQ4, QAT4]].to_numpy(dtype=float) for run in runs) / len(runs)
-    samples = np.random.default_rng(0).integers(len(right), size=(RESAMPLES, len(right)))
-    resampled = right[samples].mean(axis=1)
-    result = {"standard_error": float(np.std(resampled[:, 0] - resampled[:, 1]))}
-    lost, won = right[:, 0] - right[:, 1], right[:, 2] - right[:, 1]
-    result["lost"] = float(lost.mean())
-    result["share"] = float(won.mean() / lost.mean()) if lost.mean() > 0 else np.nan
-    losses = resampled[:, 0] - resampled[:, 1]
-    result["low"] = result["high"] = np.nan
-    if np.percentile(losses, 2.5) > 0:
-        kept = losses > 0
-        shares = (resampled[kept, 2] - resampled[kept, 1]) / losses[kept]
-        result["low"], result["high"] = map(float, np.percentile(shares, [2.5, 97.5]))
-    return result
-
-
 def expectations_section(
     tables: Mapping[str, pd.DataFrame],
     engines: Mapping[str, pd.DataFrame],
     browser: pd.DataFrame | None,
-    correct: Sequence[pd.DataFrame],
 ) -> str:
     """Hold the measured tables against what the course expects of a CPU with VNNI.
 
@@ -73,8 +36,6 @@ def expectations_section(
         Model → its table of engines, as ``workers.measure`` returns it.
     browser
         ResNet-18 in the browser, one row a precision; None if it was not measured.
-    correct
-        For each seed, what ``recovery`` takes.
 
     Returns
     -------
@@ -89,7 +50,6 @@ def expectations_section(
         _browser(browser),
         *(_files(name, engines.get(name)) for name in ("resnet18", "mobilenet_v2")),
         _accuracy(tables),
-        _recovered(correct),
     ]
     return markdown(("expectation", "measured", "verdict"), rows)
 
@@ -172,15 +132,3 @@ def _accuracy(tables: Mapping[str, pd.DataFrame]) -> Row:
     error = tables[worst].loc[STATIC, "standard_error"]
     measured = f"{100 * changes[worst]:+.2f} ± {100 * error:.2f} (the worst: {TITLES[worst]})"
     return expected, measured, _verdict(changes[worst] >= -0.003)
-
-
-def _recovered(correct: Sequence[pd.DataFrame]) -> Row:
-    expected = f"4-bit QAT recovers at least 80 % of what 4-bit PTQ lost (seeds: {len(correct)})"
-    if not correct:
-        return _unmeasured(expected)
-    found = recovery(correct)
-    lost = f"PTQ lost {100 * found['lost']:.2f} ± {100 * found['standard_error']:.2f} points"
-    if np.isnan(found["low"]):
-        return expected, lost, "undecided: too little was lost to divide by"
-    measured = f"{100 * found['share']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
-    return expected, f"{measured}; {lost}", _verdict(found["share"] >= 0.8)

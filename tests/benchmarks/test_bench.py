@@ -3,17 +3,21 @@ import os
 import re
 from dataclasses import replace
 
-import numpy as np
+import bench
+import browser
+import engines
+import measurements
 import pandas as pd
 import pytest
 import torch
+import workers
+from bench import Step, run
+from engines import EAGER, ENGINES, Engine, own_fp32
+from expectations import expectations_section
+from report import FLOAT, STATIC, Report
+from workers import Worker
 
-from qlearn import bench, export
-from qlearn.bench import Step, browser, engines, measurements, run, workers
-from qlearn.bench.engines import EAGER, ENGINES, Engine, own_fp32
-from qlearn.bench.expectations import expectations_section, recovery
-from qlearn.bench.report import FLOAT, PTQ4, QAT4, Report
-from qlearn.bench.workers import Worker
+from qlearn import export
 
 
 def rows(report: str, heading: str) -> list[list[str]]:
@@ -27,7 +31,7 @@ def rows(report: str, heading: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     output = tmp_path_factory.mktemp("bench") / "new folder" / "results.md"
-    bench.main(output, quick=True)
+    bench.write_report(output, quick=True)
     return output.read_text(encoding="utf-8")
 
 
@@ -35,7 +39,7 @@ def report(tmp_path_factory):
 def test_each_technique_has_a_row(report):
     found = {(row[0], row[1]): row for row in rows(report, "Each technique")}
     assert {row[0] for row in found} == {"MLP", "DepthwiseCNN"}
-    assert {("DepthwiseCNN", form) for form in (FLOAT, PTQ4, QAT4)} <= set(found)
+    assert {("DepthwiseCNN", form) for form in (FLOAT, STATIC)} <= set(found)
     assert float(found["MLP", "dynamic int8"][3]) > 3.5  # times smaller
     assert found["MLP", FLOAT][3] == "1.00"
 
@@ -66,10 +70,9 @@ def test_the_browser_has_a_row_for_each_precision(report, chromium):
 @pytest.mark.long
 def test_each_expectation_has_a_verdict(report):
     verdicts = [row[-1] for row in rows(report, "What should hold")]
-    assert len(verdicts) == 9
+    assert len(verdicts) == 8
     assert verdicts[:7] == ["–"] * 7  # ResNet-18 and MobileNetV2 are not in the quick trial
-    for verdict in verdicts[7:]:
-        assert verdict in ("holds", "**does not hold**") or verdict.startswith("undecided")
+    assert verdicts[7] in ("holds", "**does not hold**")
     assert "Not finished" not in report
 
 
@@ -82,9 +85,9 @@ def test_a_small_trial_has_a_row_for_each_technique_and_engine(monkeypatch, tmp_
     monkeypatch.setattr(export, "executorch", refuse)
     monkeypatch.setattr(bench, "missing", lambda: "left out.")
     names = (EAGER, "ExecuTorch int8", "ONNX Runtime int8")
-    small = replace(bench.QUICK, models=("mlp",), engines=names, seeds=())
+    small = replace(bench.QUICK, models=("mlp",), engines=names)
     monkeypatch.setattr(bench, "QUICK", small)
-    bench.main(tmp_path / "new folder" / "results.md", quick=True)
+    bench.write_report(tmp_path / "new folder" / "results.md", quick=True)
     text = (tmp_path / "new folder" / "results.md").read_text(encoding="utf-8")
     found = {(row[0], row[1]): row for row in rows(text, "Each technique")}
     assert found["MLP", FLOAT][3] == "1.00" and float(found["MLP", "dynamic int8"][3]) > 3.5
@@ -92,7 +95,7 @@ def test_a_small_trial_has_a_row_for_each_technique_and_engine(monkeypatch, tmp_
     assert set(found) == set(names) and "left out" in found["ExecuTorch int8"][0]
     assert float(found["ONNX Runtime int8"][0]) < float(found[EAGER][0]) / 3
     assert float(found["ONNX Runtime int8"][-2]) > 10  # SQNR
-    assert len(rows(text, "What should hold")) == 9
+    assert len(rows(text, "What should hold")) == 8
     assert "Not measured: left out." in text and "Not finished" not in text
     for word in ("CPU", "cores", "instructions", "torch 2.", "onnxruntime", "date"):
         assert word in text
@@ -127,7 +130,7 @@ def test_a_report_with_a_failure_ends_with_an_error(monkeypatch, tmp_path):
 
     monkeypatch.setattr(bench, "_steps", lambda settings: [Step("Speed", "It", fail)])
     with pytest.raises(SystemExit, match="could not be measured"):
-        bench.main(tmp_path / "results.md")
+        bench.write_report(tmp_path / "results.md")
     assert "It could not be measured: broken" in (tmp_path / "results.md").read_text()
 
 
@@ -137,26 +140,6 @@ def test_without_its_programs_the_browser_is_left_out(monkeypatch, tmp_path):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))  # where onnxruntime-web is not
     monkeypatch.setattr(browser, "_chromium", lambda: "chromium")
     assert "npm is missing" in browser.missing()
-
-
-def runs(lost: int, won: int, samples: int = 400) -> list[pd.DataFrame]:
-    """Return a float model that is always right, PTQ wrong ``lost`` times, QAT ``won`` fewer."""
-    order = np.arange(samples)
-    return [pd.DataFrame({FLOAT: True, PTQ4: order >= lost, QAT4: order >= lost - won})] * 2
-
-
-def test_recovery_is_the_share_won_back():
-    found = recovery(runs(lost=100, won=90))
-    assert found["lost"] == pytest.approx(0.25)
-    assert found["share"] == pytest.approx(0.9)
-    assert 0.8 < found["low"] < 0.9 < found["high"] < 1
-    # The mean of 400 draws with probability 1/4.
-    assert found["standard_error"] == pytest.approx((0.25 * 0.75 / 400) ** 0.5, rel=0.1)
-
-
-def test_recovery_of_next_to_nothing_is_undecided():
-    assert np.isnan(recovery(runs(lost=1, won=1))["low"])
-    assert np.isnan(recovery(runs(lost=0, won=0))["share"])
 
 
 def table_of_engines(speedup: float, share: float) -> pd.DataFrame:
@@ -185,16 +168,16 @@ def test_speed_is_judged_only_where_it_can_be_expected(monkeypatch, instructions
     }
     shares = {"resnet18": 0.25, "mobilenet_v2": 0.27}
     engines = {name: table_of_engines(speedup, share) for name, share in shares.items()}
-    text = "## All\n" + expectations_section(tables, engines, page, runs(100, 70))
+    text = "## All\n" + expectations_section(tables, engines, page)
     found = [row[-1] for row in rows(text, "All")]
     assert found[0] == "holds"
     assert all(cell.startswith(verdict) for cell in found[1:5])
-    assert found[5:] == ["holds"] + ["**does not hold**"] * 3
+    assert found[5:] == ["holds"] + ["**does not hold**"] * 2
     assert "ExecuTorch 0.270" in text
 
 
 def test_expectations_of_nothing_say_so():
-    text = "## All\n" + expectations_section({}, {}, None, [])
+    text = "## All\n" + expectations_section({}, {}, None)
     assert {tuple(row[1:]) for row in rows(text, "All")} == {("not measured", "–")}
 
 

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import workers
+from engines import EAGER, ENGINES, export_all
+from report import DYNAMIC, FLOAT, STATIC
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from qlearn import data, models, pretrained, schemes
-from qlearn.bench import techniques, workers
-from qlearn.bench.engines import EAGER, ENGINES, export_all
-from qlearn.bench.report import DYNAMIC, FLOAT, PTQ4, QAT4, STATIC
+from qlearn import data, pretrained, schemes
 from qlearn.benchmarking import compare
-from qlearn.training import fit
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,6 @@ class Settings:
     browser_rounds: int = 20
     rounds: int = 20
     seconds: float = 0.3  # for each engine in each round
-    seeds: tuple[int, ...] = (0, 1, 2)
-    float_epochs: int = pretrained.RECIPES["depthwise_cnn"].stages[0][0]
-    qat_epochs: int = 8
 
 
 QUICK = Settings(
@@ -46,9 +42,6 @@ QUICK = Settings(
     browser_rounds=3,
     rounds=5,
     seconds=0.05,
-    seeds=(0,),
-    float_epochs=1,
-    qat_epochs=1,
 )  # fmt: skip
 
 
@@ -73,10 +66,6 @@ def technique_table(name: str, settings: Settings) -> pd.DataFrame:
         DYNAMIC: schemes.int8_dynamic(model, train),
         STATIC: schemes.static_fx(model, calibration),
     }
-    if name == "depthwise_cnn":
-        forms[PTQ4] = techniques.four_bit_ptq(model, calibration)
-        torch.manual_seed(0)
-        forms[QAT4] = techniques.four_bit_qat(model, train, settings.qat_epochs)
     example = calibration[0][:1]
     if name == "resnet18":  # timed at the size it was made for, judged on the digits' own
         example = _resized(example, 224)
@@ -123,22 +112,3 @@ def mobilenet_v2(images: Tensor) -> nn.Module:
         with torch.no_grad():
             model.train()(images)
     return model.eval()
-
-
-def four_bit_run(seed: int, settings: Settings) -> pd.DataFrame:
-    """Train a DepthwiseCNN and its 4-bit forms; say for each test sample which were right."""
-    train, test = data.loaders(data.digits(), seed=seed)
-    torch.manual_seed(seed)
-    model = models.DepthwiseCNN()
-    fit(model, train, epochs=settings.float_epochs)
-    forms = {
-        FLOAT: model,
-        PTQ4: techniques.four_bit_ptq(model, _inputs(train)),
-        QAT4: techniques.four_bit_qat(model, train, settings.qat_epochs),
-    }
-    with torch.inference_mode():
-        correct = {
-            form: torch.cat([model(inputs).argmax(1) == labels for inputs, labels in test])
-            for form, model in forms.items()
-        }
-    return pd.DataFrame({form: values.numpy() for form, values in correct.items()})

@@ -1,9 +1,10 @@
-"""The report behind ``make bench``: each technique on each model, and models across engines.
+"""`make bench`: each technique on each model, and models across engines.
 
 Everything in it is measured when it is made. Nothing here fails because a number disappoints: the
 last table says which expectations hold on this machine.
 """
 
+import argparse
 import contextlib
 import datetime
 import importlib.metadata
@@ -18,24 +19,21 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-
-from qlearn.bench.browser import browser_table, missing
-from qlearn.bench.engines import first_line
-from qlearn.bench.expectations import expectations_section
-from qlearn.bench.measurements import (
+from browser import browser_table, missing
+from engines import first_line
+from expectations import expectations_section
+from measurements import (
     QUICK,
     Settings,
     engine_table,
-    four_bit_run,
     technique_table,
 )
-from qlearn.bench.report import (
+from report import (
     INT8_INSTRUCTIONS,
     TITLES,
     Report,
     browser_section,
     engines_section,
-    four_bits_section,
     techniques_section,
 )
 
@@ -47,7 +45,6 @@ class Results:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     engines: dict[str, pd.DataFrame] = field(default_factory=dict)
     browser: pd.DataFrame | None = None
-    correct: dict[int, pd.DataFrame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Step:
     measure: Callable[[], str]
 
 
-def main(output: Path | None, quick: bool = False) -> None:
+def write_report(output: Path | None, quick: bool = False) -> None:
     """Measure, print the report as Markdown, and write it to a file if one is named.
 
     The file is written after each measurement, so one that fails, or is interrupted, costs nothing
@@ -70,7 +67,7 @@ def main(output: Path | None, quick: bool = False) -> None:
     output
         Where to write; folders are made. None prints only.
     quick
-        Small models, few rounds, one seed: tries the report out.
+        Small models, few rounds: tries the report out.
 
     Raises
     ------
@@ -123,13 +120,8 @@ def _steps(settings: Settings) -> list[Step]:
         results.browser = table if settings.browser_model == "resnet18" else None
         return browser_section(table, about)
 
-    def four_bits(seed: int) -> str:
-        results.correct[seed] = four_bit_run(seed, settings)
-        return four_bits_section(results.correct)
-
     def expectations() -> str:
-        correct = list(results.correct.values())
-        return expectations_section(results.tables, results.engines, results.browser, correct)
+        return expectations_section(results.tables, results.engines, results.browser)
 
     steps = [
         Step("Each technique on each model", TITLES[name], partial(techniques_of, name))
@@ -140,10 +132,6 @@ def _steps(settings: Settings) -> list[Step]:
         steps.append(Step(heading, TITLES[name], partial(engines_of, name, pixels)))
     title = TITLES[settings.browser_model]
     steps.append(Step(f"{title} in the browser", "It", in_browser))
-    steps += [
-        Step("DepthwiseCNN with weights of 4 bits per tensor", f"Seed {s}", partial(four_bits, s))
-        for s in settings.seeds
-    ]
     return [*steps, Step("What should hold", "It", expectations)]
 
 
@@ -168,3 +156,16 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def main() -> None:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="also write the report here")
+    parser.add_argument("--quick", action="store_true", help="small models, few rounds: a trial")
+    chosen = parser.parse_args()
+    write_report(chosen.output, chosen.quick)
+
+
+if __name__ == "__main__":
+    main()
