@@ -53,6 +53,10 @@ def prepare(
 
     threads.install()
     states = prepare_all(force=force, everything=everything)
+    if everything and "not kept" not in states.values():
+        from qlearn.preparation import prepare_sweeps
+
+        states |= prepare_sweeps(force)
     for name, state in states.items():
         typer.echo(f"{name:<32} {state}")
     if "not kept" in states.values():
