@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from qlearn import deprecations, threads
+from qlearn.system import deprecations, threads
 
 deprecations.silence()
 threads.set_waiting()
@@ -18,49 +18,51 @@ __version__ = "0.1.0"
 
 # Name → module; some names are older than the module's.
 _MODULES = {
+    "arm": "export.arm",
     "benchmarking": "benchmarking",
     "calibration": "calibration",
-    "checks": "checks",
+    "checks": "exercises.checks",
     "data": "data",
+    "doctor": "system.doctor",
     "export": "export",
-    "layerwise": "sensitivity",
-    "low_bits": "few_bits",
+    "layerwise": "quantization.sensitivity",
+    "low_bits": "sweeps.few_bits",
     "models": "models",
-    "phone": "phone",
+    "phone": "room.phone",
     "plotting": "plotting",
     "pretrained": "pretrained",
-    "qconfigs": "qconfigs",
-    "repair": "equalization",
-    "schemes": "schemes",
+    "qconfigs": "quantization.qconfigs",
+    "repair": "quantization.equalization",
+    "schemes": "quantization.schemes",
 }
 _HOMES = {
-    "LearnedStep": "lsq",
-    "adaround": "adaround",
-    "answers": "artifacts",
+    "LearnedStep": "quantization.lsq",
+    "adaround": "quantization.adaround",
+    "answers": "exercises",
     "calibrate": "calibration",
     "compare": "benchmarking",
     "comparison": "plotting",
-    "correct_bias": "equalization",
-    "equalize": "equalization",
+    "correct_bias": "quantization.equalization",
+    "equalize": "quantization.equalization",
     "evaluate": "training",
     "fit": "training",
     "grid_histogram": "plotting",
-    "hint": "hints",
+    "hint": "exercises.hints",
     "latency": "benchmarking",
-    "layer_errors": "sensitivity",
+    "layer_errors": "quantization.sensitivity",
     "loaders": "data",
-    "low_bit_study": "few_bits",
-    "mixed_precision": "mixed_precision",
+    "low_bit_study": "sweeps.few_bits",
+    "mixed_precision": "quantization.mixed_precision",
     "model_size": "benchmarking",
     "observer_study": "calibration",
-    "pareto": "pareto",
+    "pareto": "sweeps.pareto",
     "pareto_fronts": "plotting",
     "record": "calibration",
-    "sensitivity": "sensitivity",
+    "sensitivity": "quantization.sensitivity",
     "show": "plotting",
     "sqnr": "calibration",
-    "submit": "artifacts",
-    "sweep": "sweeping",
+    "submit": "exercises",
+    "sweep": "sweeps.sweeping",
 }
 
 __all__ = ["deprecations", *_MODULES, *_HOMES]  # noqa: PLE0604

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from qlearn import data, inventory, models
-from qlearn.cache import home, save_atomically
+from qlearn import data, models
+from qlearn.system import inventory
+from qlearn.system.cache import home, save_atomically
+from qlearn.system.turns import Counted, turn
 from qlearn.training import evaluate, fit
-from qlearn.turns import Counted, turn
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet

@@ -12,7 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from qlearn import data, models, pretrained, training
-from qlearn.deprecations import SILENCED
+from qlearn.system.deprecations import SILENCED
 
 TESTS = Path(__file__).parent
 # The files of which one process has most to do, so that no process is left with one at the end.

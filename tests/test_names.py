@@ -12,10 +12,10 @@ def test_modules_answer_to_the_names_that_notebooks_use():
 
 
 def test_a_function_stays_a_function_when_its_module_is_imported():
-    import qlearn.adaround
-    import qlearn.mixed_precision
-    import qlearn.pareto
-    import qlearn.sensitivity  # noqa: F401
+    import qlearn.quantization.adaround
+    import qlearn.quantization.mixed_precision
+    import qlearn.quantization.sensitivity  # noqa: F401
+    import qlearn.sweeps.pareto
 
     for name in ("adaround", "mixed_precision", "pareto", "sensitivity"):
         assert callable(getattr(qlearn, name)), name

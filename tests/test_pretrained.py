@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qlearn import data, models, pretrained
-from qlearn.cache import home, save_atomically
+from qlearn.system.cache import home, save_atomically
 from qlearn.training import evaluate
 
 

@@ -17,7 +17,7 @@ def missing() -> str | None:
         return "Chromium is not on this machine."
     if importlib.util.find_spec("playwright") is None:
         return "Playwright is not installed: uv pip install --editable '.[test]'."
-    from qlearn.phone.runtime import fetch_runtime
+    from qlearn.room.phone.runtime import fetch_runtime
 
     try:
         fetch_runtime()
@@ -56,8 +56,8 @@ def browser_table(name: str, rounds: int) -> tuple[pd.DataFrame, str]:
     """
     from qlearn import phone
     from qlearn.benchmarking import MEGABYTE
-    from qlearn.phone.bundle import bundle
-    from qlearn.phone.results import name_browser
+    from qlearn.room.phone.bundle import bundle
+    from qlearn.room.phone.results import name_browser
 
     with tempfile.TemporaryDirectory() as folder:
         with phone.serve([name], reports=Path(folder) / "reports.jsonl", rounds=rounds) as lab:

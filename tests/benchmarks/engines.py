@@ -91,7 +91,7 @@ def _torch_fp32(folder: Path, threads: int) -> tuple[Runner, float]:
 
 
 def _torch_int8(folder: Path, threads: int) -> tuple[Runner, float]:
-    from qlearn.schemes import static_fx
+    from qlearn.quantization.schemes import static_fx
 
     model, _ = _torch_fp32(folder, threads)
     calibration = torch.cat(torch.load(folder / "inputs.pt")["calibration"])

@@ -174,10 +174,10 @@ def _without_regard_to_load() -> None:
     """Let no load of this machine decide about a claim: neither give points nor take them.
 
     Real models are measured, so honest claims get four times the tolerance, and what a bank makes
-    up is a thousand times off. `tests/artifacts/test_speed.py` has the rule itself.
+    up is a thousand times off. `tests/exercises/artifacts/test_speed.py` has the rule itself.
     """
     from qlearn import checks
-    from qlearn.checks import speed
+    from qlearn.exercises.checks import speed
 
     holds = speed.faster_claim_holds
 
