@@ -1,12 +1,10 @@
 """qlearn: the boring parts of a course in quantizing PyTorch models.
 
 Everything public is reachable from here and imported on first use, so that ``import qlearn``
-costs little more than ``import torch``.
+costs little more than ``import torch``. ``__init__.pyi`` lists the same names for editors.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from qlearn.system import deprecations, threads
@@ -78,14 +76,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keep ``qlearn.adaround`` and its like functions while modules beside them share the names."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
