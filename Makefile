@@ -75,7 +75,7 @@ bench-setup: setup
 	$(BIN)/python tests/benchmarks/setup.py
 
 bench: prepare
-	$(BIN)/qlearn bench --output bench/results.md
+	$(BIN)/python tests/benchmarks/bench.py --output bench/results.md
 
 setup: $(INSTALLED)
 

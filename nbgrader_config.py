@@ -29,4 +29,4 @@ c.ClearSolutions.text_stub = "Your answer here."
 c.ExecutePreprocessor.timeout = 600
 # nbgrader gives no points to a test cell that wrote to stderr, be it a warning or a progress bar.
 # What fails is an output of another kind, so its kernels have one stream.
-c.Execute.extra_arguments = ["--IPKernelApp.outstream_class=qlearn.kernel.ShownAsStdout"]
+c.Execute.extra_arguments = ["--IPKernelApp.outstream_class=qlearn.system.kernel.ShownAsStdout"]

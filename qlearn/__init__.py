@@ -1,15 +1,13 @@
 """qlearn: the boring parts of a course in quantizing PyTorch models.
 
 Everything public is reachable from here and imported on first use, so that ``import qlearn``
-costs little more than ``import torch``.
+costs little more than ``import torch``. ``__init__.pyi`` lists the same names for editors.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
-from qlearn import deprecations, threads
+from qlearn.system import deprecations, threads
 
 deprecations.silence()
 threads.set_waiting()
@@ -18,49 +16,51 @@ __version__ = "0.1.0"
 
 # Name → module; some names are older than the module's.
 _MODULES = {
+    "arm": "export.arm",
     "benchmarking": "benchmarking",
     "calibration": "calibration",
-    "checks": "checks",
+    "checks": "exercises.checks",
     "data": "data",
+    "doctor": "system.doctor",
     "export": "export",
-    "layerwise": "sensitivity",
-    "low_bits": "few_bits",
+    "layerwise": "quantization.sensitivity",
+    "low_bits": "sweeps.few_bits",
     "models": "models",
-    "phone": "phone",
+    "phone": "room.phone",
     "plotting": "plotting",
     "pretrained": "pretrained",
-    "qconfigs": "qconfigs",
-    "repair": "equalization",
-    "schemes": "schemes",
+    "qconfigs": "quantization.qconfigs",
+    "repair": "quantization.equalization",
+    "schemes": "quantization.schemes",
 }
 _HOMES = {
-    "LearnedStep": "lsq",
-    "adaround": "adaround",
-    "answers": "artifacts",
+    "LearnedStep": "quantization.lsq",
+    "adaround": "quantization.adaround",
+    "answers": "exercises",
     "calibrate": "calibration",
     "compare": "benchmarking",
     "comparison": "plotting",
-    "correct_bias": "equalization",
-    "equalize": "equalization",
+    "correct_bias": "quantization.equalization",
+    "equalize": "quantization.equalization",
     "evaluate": "training",
     "fit": "training",
     "grid_histogram": "plotting",
-    "hint": "hints",
+    "hint": "exercises.hints",
     "latency": "benchmarking",
-    "layer_errors": "sensitivity",
+    "layer_errors": "quantization.sensitivity",
     "loaders": "data",
-    "low_bit_study": "few_bits",
-    "mixed_precision": "mixed_precision",
+    "low_bit_study": "sweeps.few_bits",
+    "mixed_precision": "quantization.mixed_precision",
     "model_size": "benchmarking",
     "observer_study": "calibration",
-    "pareto": "pareto",
+    "pareto": "sweeps.pareto",
     "pareto_fronts": "plotting",
     "record": "calibration",
-    "sensitivity": "sensitivity",
+    "sensitivity": "quantization.sensitivity",
     "show": "plotting",
     "sqnr": "calibration",
-    "submit": "artifacts",
-    "sweep": "sweeping",
+    "submit": "exercises",
+    "sweep": "sweeps.sweeping",
 }
 
 __all__ = ["deprecations", *_MODULES, *_HOMES]  # noqa: PLE0604
@@ -76,14 +76,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keep ``qlearn.adaround`` and its like functions while modules beside them share the names."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
-from qlearn.machine_load import LoadMeter, NotedTable, note_on
+from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
 from qlearn.training import predict
 
 ROUNDS = 20  # of compare(): each model is timed once a round, in a new order

@@ -20,7 +20,7 @@ def doctor() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from qlearn.doctor import examine
+    from qlearn.system.doctor import examine
 
     colours = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
     table = Table("", "what", "found", "what that means")
@@ -48,11 +48,15 @@ def prepare(
     force: Annotated[bool, typer.Option("--force", help="Make again what is there.")] = False,
 ) -> None:
     """Train the base models of the lessons, once, into the cache."""
-    from qlearn import threads
     from qlearn.pretrained import prepare_all
+    from qlearn.system import threads
 
     threads.install()
     states = prepare_all(force=force, everything=everything)
+    if everything and "not kept" not in states.values():
+        from qlearn.sweeps.preparation import prepare_sweeps
+
+        states |= prepare_sweeps(force)
     for name, state in states.items():
         typer.echo(f"{name:<32} {state}")
     if "not kept" in states.values():
@@ -65,8 +69,8 @@ def lab(
     browser: Annotated[bool, typer.Option(help="Open the first lesson in a browser.")] = True,
 ) -> None:
     """Open the course in JupyterLab."""
-    from qlearn import threads
-    from qlearn.lab import start
+    from qlearn.system import threads
+    from qlearn.system.lab import start
 
     threads.install()
     try:
@@ -75,17 +79,6 @@ def lab(
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(code)
-
-
-@app.command()
-def bench(
-    output: Annotated[Path | None, typer.Option(help="Also write the report here.")] = None,
-    quick: Annotated[bool, typer.Option(help="Fewer rounds and one seed: a trial.")] = False,
-) -> None:
-    """Measure each technique on each model, and other engines beside PyTorch."""
-    from qlearn.bench import main
-
-    main(output, quick=quick)
 
 
 @app.command()
@@ -112,7 +105,7 @@ def arm_check(file: Annotated[Path, typer.Argument(help="An ExecuTorch file (.pt
     The exit code is 0 if they agree, 1 if they differ, 2 if nothing could be compared. The CPU is
     pinned because its extensions choose the kernels. Emulated times mean nothing: none are given.
     """
-    from qlearn import arm
+    from qlearn.export import arm
 
     try:
         report = arm.check(file)
@@ -135,8 +128,8 @@ def phone(
     reports: Annotated[Path | None, typer.Option(help="File that reports are added to.")] = None,
 ) -> None:
     """Serve a page on which phones time fp32 against int8, and collect their reports."""
-    from qlearn.phone import MODELS, serve
-    from qlearn.phone.terminal import run
+    from qlearn.room.phone import MODELS, serve
+    from qlearn.room.phone.terminal import run
 
     names = models.split(",") if models is not None else list(MODELS)
     try:

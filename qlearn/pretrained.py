@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from qlearn import data, inventory, models
-from qlearn.cache import home, save_atomically
+from qlearn import data, models
+from qlearn.system import inventory
+from qlearn.system.cache import home, save_atomically
+from qlearn.system.turns import Counted, turn
 from qlearn.training import evaluate, fit
-from qlearn.turns import Counted, turn
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet
 
 SEED = 0
-# Models and batches that `qlearn prepare --all` sweeps: one sample, and lesson 07's server.
-SWEEPS = (("mlp", 1), ("small_cnn", 1), ("depthwise_cnn", 1), ("phrase_lstm", 1),
-          ("phrase_lstm", 32))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,17 +132,15 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
     Parameters
     ----------
     force
-        Make again what is there: models, and with ``everything`` the sweeps and the study.
+        Train again what is there.
     everything
-        Fetch ResNet-18's ImageNet weights too, which needs the network, and make the sweeps and
-        the study of few bits.
+        Fetch ResNet-18's ImageNet weights too, which needs the network.
 
     Returns
     -------
     dict of str
         For each model "made" or "there", or "not kept" where it cannot be, which ends the attempt;
-        for "imagenet", "unavailable" when it cannot be had; for the sweeps, how many rows have
-        numbers.
+        for "imagenet", "unavailable" when it cannot be had.
     """
     states = {}
     for name in RECIPES:
@@ -160,22 +156,6 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
         except RuntimeError as error:
             print(f"Notice: {error}")
             states["imagenet"] = "unavailable"
-        states |= _sweep_all(force)
-    return states
-
-
-def _sweep_all(force: bool) -> dict[str, str]:
-    """Sweep every scheme over each of the course's own models, and make the study of few bits."""
-    from qlearn.few_bits import keep_study
-    from qlearn.schemes import ALL
-    from qlearn.sweeping import sweep
-
-    states = {}
-    for name, batch in SWEEPS:
-        table = sweep(_load(name), ALL, RECIPES[name].data(), batch=batch, force=force)
-        done = f"{table['accuracy'].notna().sum()} of {len(table)} schemes"
-        states[f"sweep of {name}, batch {batch}"] = done
-    states["study of few bits"] = keep_study(force)
     return states
 
 

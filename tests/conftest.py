@@ -12,7 +12,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from qlearn import data, models, pretrained, training
-from qlearn.deprecations import SILENCED
+from qlearn.system.deprecations import SILENCED
 
 TESTS = Path(__file__).parent
 # The files of which one process has most to do, so that no process is left with one at the end.
@@ -28,7 +28,7 @@ LONGEST = (
     "exercises/test_ex4.py",
     "grading/test_faults.py",
     "notebooks/test_lessons.py",
-    "test_bench.py",
+    "benchmarks/test_bench.py",
 )
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

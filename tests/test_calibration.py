@@ -15,7 +15,7 @@ from torch import nn
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 
 from qlearn import calibration, data, models, training
-from qlearn.sensitivity import _quantize_layer, layer_errors, sensitivity
+from qlearn.quantization.sensitivity import _quantize_layer, layer_errors, sensitivity
 
 ENGINE = torch.backends.quantized.engine
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from qlearn import doctor, lab, pretrained
+from qlearn import doctor, pretrained
 from qlearn.cli import app
+from qlearn.system import lab
 
 
 @pytest.fixture

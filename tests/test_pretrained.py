@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qlearn import data, models, pretrained
-from qlearn.cache import home, save_atomically
+from qlearn.system.cache import home, save_atomically
 from qlearn.training import evaluate
 
 
@@ -16,7 +16,6 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
     recipes = {"mlp": pretrained.Recipe(models.MLP, data.digits, ((1, 1e-3),))}
     monkeypatch.setattr(pretrained, "RECIPES", recipes)
-    monkeypatch.setattr(pretrained, "_sweep_all", lambda force: {})
     return tmp_path
 
 

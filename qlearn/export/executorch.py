@@ -10,7 +10,7 @@ from qlearn.export import common
 from qlearn.export.contents import executorch_contents
 from qlearn.export.noise import quiet
 from qlearn.export.refusals import ELSEWHERE, Refusal, explaining
-from qlearn.pt2e import lower_to_xnnpack, quantize_for_xnnpack
+from qlearn.quantization.pt2e import lower_to_xnnpack, quantize_for_xnnpack
 
 
 def executorch(

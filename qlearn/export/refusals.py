@@ -7,7 +7,8 @@ import textwrap
 import traceback
 from collections.abc import Iterator
 
-from qlearn import calibration, pt2e
+from qlearn import calibration
+from qlearn.quantization import pt2e
 
 # Where frames of a traceback, and files named in a message, are not the author's.
 LIBRARIES = ("site-packages", "dist-packages", "/lib/python", "<", "qlearn/export")

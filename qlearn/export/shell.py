@@ -138,7 +138,7 @@ def _export(of: Subject, form: str, int8: bool, path: Path) -> Exported:
         return write(of.model, of.example, path, of.calibration if int8 else None, of.check)
     model = of.model
     if int8:
-        from qlearn.schemes import static_fx
+        from qlearn.quantization.schemes import static_fx
 
         model = static_fx(model, [torch.cat(of.calibration)])
     return torchscript(model, of.example, path, of.check)

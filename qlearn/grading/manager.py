@@ -10,9 +10,9 @@ import zmq
 from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 
-from qlearn.cache import home as cache_folder
 from qlearn.grading.limits import Limits
 from qlearn.grading.sandbox import configuration, environment
+from qlearn.system.cache import home as cache_folder
 
 MESSAGE_MB = 64  # a message that is larger ends the connection
 SPEC = "qlearn-kernel"
@@ -24,7 +24,7 @@ LAUNCH = (
 )
 ARGUMENTS = [
     "--HistoryManager.hist_file=:memory:",
-    "--IPKernelApp.outstream_class=qlearn.kernel.ShownAsStdout",  # see nbgrader_config.py
+    "--IPKernelApp.outstream_class=qlearn.system.kernel.ShownAsStdout",  # see nbgrader_config.py
 ]
 
 

@@ -17,9 +17,9 @@ from typing import Any
 from jupyter_client.provisioning import LocalProvisioner
 from traitlets import Bool, Dict, Unicode
 
-from qlearn import threads
-from qlearn.cache import home as cache_folder
 from qlearn.grading.limits import Limits, command_within
+from qlearn.system import threads
+from qlearn.system.cache import home as cache_folder
 
 INSIDE = Path("/home/learner/exercise")  # what the folder of a kernel is called in the sandbox
 MODELS = Path("/opt/qlearn")  # and the cache of base models

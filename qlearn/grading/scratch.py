@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from qlearn.grading import roots
 
-ANSWERS = "answers"  # as `qlearn.artifacts` calls it, which is imported with PyTorch
+ANSWERS = "answers"  # as `qlearn.exercises` calls it, which is imported with PyTorch
 ANSWER = re.compile(r"[a-z_][a-z0-9_]{0,63}\.(pt|ptl|pt2|pte|onnx|json)")
 ANSWER_MB = 100
 ANSWER_COUNT = 64

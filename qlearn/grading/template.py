@@ -20,8 +20,8 @@ from typing import Any
 IMPORTS = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.debugger", "sqlite3",
            "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect",
            "IPython.extensions.storemagic", "tornado.platform.asyncio",
-           "qlearn.kernel", "qlearn.artifacts",
-           "qlearn.benchmarking", "qlearn.calibration", "qlearn.checks", "qlearn.data",
+           "qlearn.system.kernel", "qlearn.exercises",
+           "qlearn.benchmarking", "qlearn.calibration", "qlearn.exercises.checks", "qlearn.data",
            "qlearn.models", "qlearn.pretrained", "pandas", "scipy.stats", "sklearn.datasets",
            "torch.ao.quantization.quantize_fx", "torchvision", "matplotlib")  # fmt: skip
 NAMESPACES = ("cgroup", "ipc", "uts", "net", "pid", "mnt")  # mnt last: it takes /proc away

@@ -1,4 +1,4 @@
-"""`make bench-steady`: what a busy machine does to the course, and what `qlearn.threads` changes.
+"""`make bench-steady`: what a busy machine does to the course, and what `system.threads` changes.
 
 Three parts, each with the machine's load printed beside it:
 
@@ -31,7 +31,7 @@ import nbformat
 import pandas as pd
 from nbclient import NotebookClient
 
-from qlearn import cache, threads
+from qlearn.system import cache, threads
 
 ROOT = Path(__file__).parents[2]
 WORKLOAD = Path(__file__).with_name("workload.py")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from qlearn import phone
-from qlearn.phone.report_log import Reports
-from qlearn.phone.session import LOOPBACK, PhoneLab, list_resources
+from qlearn.room.phone.report_log import Reports
+from qlearn.room.phone.session import LOOPBACK, PhoneLab, list_resources
 
 PHONE = {
     "viewport": {"width": 360, "height": 740},
@@ -23,8 +23,8 @@ DONE = "Done. The result has arrived."
 @pytest.fixture(scope="module")
 def resources(base_models):
     """What is served: the small CNN only, few rounds."""
-    from qlearn.phone.bundle import bundle
-    from qlearn.phone.runtime import fetch_runtime
+    from qlearn.room.phone.bundle import bundle
+    from qlearn.room.phone.runtime import fetch_runtime
 
     try:
         engine = fetch_runtime()

@@ -235,11 +235,11 @@ def _without_regard_to_load() -> None:
     """Let no load of this machine decide about a claim: neither give points nor take them.
 
     Real models are measured, so honest claims get four times the tolerance, and what a bank makes
-    up is a thousand times off: a few short rounds tell that. `tests/artifacts/test_speed.py` has
-    the rule itself.
+    up is a thousand times off: a few short rounds tell that.
+    `tests/exercises/artifacts/test_speed.py` has the rule itself.
     """
     from qlearn import benchmarking, checks
-    from qlearn.checks import speed
+    from qlearn.exercises.checks import speed
 
     benchmarking.ROUNDS, speed.SECONDS = 5, 0.05
     holds = speed.faster_claim_holds

@@ -33,7 +33,7 @@ import runner  # noqa: E402
 FEW = 40  # trivial submissions, from which costs and memory are followed to all of them
 CLUSTER = (4, 16, 64, 256)  # workers
 ROUNDS = 5
-IMPORTS = "import pandas, torch, torchvision, qlearn, qlearn.checks\n"
+IMPORTS = "import pandas, torch, torchvision, qlearn, qlearn.exercises.checks\n"
 NOTE = f"""# Grading a class
 
 On {os.cpu_count()} cores, `OMP_NUM_THREADS` {os.environ.get("OMP_NUM_THREADS", "not set")}.

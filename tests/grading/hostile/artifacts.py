@@ -31,7 +31,7 @@ def save(model, name="first", suffix=".pt"):
     pathlib.Path("answers").mkdir(exist_ok=True)
     torch.jit.save(torch.jit.script(model), f"answers/{name}{suffix}")
 """
-# Ways to have code run by whoever loads a program; `tests/artifacts/` shows that they do.
+# Ways to have code run by whoever loads a program; `tests/exercises/artifacts/` shows that they do.
 FORGE = r"""
 import io, json, pathlib, pickle, zipfile
 import torch
@@ -239,7 +239,7 @@ ARTIFACTS = {
         "torch.equal = lambda *a: True", {**SECOND}
     ),
     "patched_submit": _hands_in(
-        "qlearn.artifacts.writing._verify = lambda *a: None\n"
+        "qlearn.exercises.writing._verify = lambda *a: None\n"
         "class Other(torch.nn.Module):\n    def forward(self, x):\n        return 3 * x\n"
         "qlearn.submit('first', Other().eval(), torch.ones(2, 3))"
     ),

@@ -186,8 +186,8 @@ CHEATS = {
         "    pathlib.Path('answers/' + name + '.py').write_text('load = lambda f: 42')"
     ),
     "patched_modules": _only(
-        "import sys, types\nfake = types.ModuleType('qlearn.checks')\n"
-        "sys.modules['qlearn.checks'] = sys.modules['json'] = fake"
+        "import sys, types\nfake = types.ModuleType('qlearn.exercises.checks')\n"
+        "sys.modules['qlearn.exercises.checks'] = sys.modules['json'] = fake"
     ),
     "ipython_startup": _only(
         "p = pathlib.Path('~/.ipython/profile_default/startup').expanduser()\n"

@@ -1,0 +1,171 @@
+"""Assertions about what a model does with inputs."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from qlearn.exercises import Answer, answers, explain, output_of
+
+
+def exists(name: str, suffixes: Sequence[str] = ()) -> Answer:
+    """Return an answer that is there and can be read.
+
+    Parameters
+    ----------
+    name
+        As it was given to `qlearn.submit`.
+    suffixes
+        Endings of files that are accepted, such as ``(".pt",)``; any when empty.
+    """
+    answer = answers()[name]
+    assert not suffixes or answer.path.suffix in suffixes, (
+        f"The answer {name!r} is a {answer.kind}; {' or '.join(suffixes)} is asked for."
+    )
+    answer.load()
+    return answer
+
+
+def runs(answer: Answer, inputs: Tensor, batch: int | None = None) -> Tensor:
+    """Run a model and return its output: float, finite, one row an input.
+
+    Parameters
+    ----------
+    answer
+        A model.
+    inputs
+        A batch.
+    batch
+        Give it so many inputs at a time, for a file that takes no other number; all at once if
+        None.
+    """
+    model = _model(answer)
+
+    def run() -> Tensor:
+        parts = inputs.split(batch or len(inputs))
+        return torch.cat([_output(answer.name, model, part) for part in parts])
+
+    return output_of(answer.path, inputs, batch, run)
+
+
+def _model(answer: Answer) -> Callable[[Tensor], Tensor]:
+    model = answer.load()
+    assert callable(model), f"The answer {answer.name!r} is a table, and a model is asked for."
+    return model
+
+
+def _output(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    try:
+        with torch.no_grad():
+            # A copy: a model that changes its input must not change what others are measured on.
+            output = model(inputs.clone())
+    except Exception as error:
+        raise AssertionError(
+            f"The model {name!r} does not run on {tuple(inputs.shape)}: {explain(error)}."
+        ) from None
+    assert isinstance(output, Tensor) and output.shape[:1] == inputs.shape[:1], (
+        f"The model {name!r} must return one tensor with a row for each input."
+    )
+    assert torch.isfinite(output).all(), (
+        f"The model {name!r} returns values that are not finite: check its scales."
+    )
+    return output
+
+
+def looks_at_its_input(answer: Answer, inputs: Tensor) -> None:
+    """Assert that different inputs do not all get the same output.
+
+    Parameters
+    ----------
+    answer
+        A model.
+    inputs
+        A batch of different samples.
+    """
+    output = runs(answer, inputs)
+    assert len(output.unique(dim=0)) > 1, (
+        f"The model {answer.name!r} gives every input the same output: it ignores its input."
+    )
+
+
+def agrees_with(
+    answer: Answer, reference: Callable[[Tensor], Tensor], inputs: Tensor, share: float
+) -> None:
+    """Assert that the model predicts the reference's class for a share of the inputs.
+
+    Parameters
+    ----------
+    answer
+        A classifier.
+    reference
+        The model that it was made from.
+    inputs
+        A batch.
+    share
+        In [0, 1].
+    """
+    with torch.no_grad():
+        wanted = reference(inputs).argmax(1)
+    same = (runs(answer, inputs).argmax(1) == wanted).double().mean().item()
+    assert same >= share, (
+        f"The model {answer.name!r} agrees with the original on {same:.1%} of the inputs; "
+        f"{share:.0%} is asked for, so something in it is not the original's."
+    )
+
+
+def accuracy(answer: Answer, test: Iterable) -> float:
+    """Measure the accuracy of a model over batches of (inputs, labels), in [0, 1].
+
+    Parameters
+    ----------
+    answer
+        A classifier.
+    test
+        Batches of (inputs, labels).
+    """
+    right, total = 0, 0
+    for inputs, labels in test:
+        right += (runs(answer, inputs).argmax(1) == labels).sum().item()
+        total += len(labels)
+    return right / total
+
+
+def accuracy_at_least(answer: Answer, test: Iterable, minimum: float) -> None:
+    """Assert that the model's accuracy, measured here, is at least a minimum in [0, 1].
+
+    Parameters
+    ----------
+    answer
+        A classifier.
+    test
+        Batches of (inputs, labels).
+    minimum
+        In [0, 1].
+    """
+    found = accuracy(answer, test)
+    assert found >= minimum, (
+        f"The model {answer.name!r} is right on {found:.1%} of the test set; at least "
+        f"{minimum:.1%} is asked for."
+    )
+
+
+def operator_calls(answer: Answer, operator: str, inputs: Tensor) -> int:
+    """Count the calls of an operator in one forward pass, loops unrolled, with the profiler.
+
+    Parameters
+    ----------
+    answer
+        A model.
+    operator
+        Such as "quantized::linear".
+    inputs
+        A batch.
+    """
+    model, inputs = _model(answer), inputs.clone()
+    _output(answer.name, model, inputs)
+    with torch.no_grad():
+        for _ in range(3):  # TorchScript optimizes itself then, and that is slow to profile
+            model(inputs)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            model(inputs)
+    return sum(event.count for event in profile.key_averages() if event.key == operator)

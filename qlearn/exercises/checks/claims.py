@@ -1,0 +1,76 @@
+"""Assertions about numbers and tables that were handed in: claims, until they are measured."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from qlearn.exercises import Answer
+
+
+def smaller_than(answer: Answer, megabytes: float, ratio: float = 1.0) -> None:
+    """Assert that the file is at most ``ratio`` times ``megabytes``.
+
+    Parameters
+    ----------
+    answer
+        Any answer.
+    megabytes
+        What it is compared with, in MB (10**6 bytes), measured the same way.
+    ratio
+        At most so many times that.
+    """
+    assert answer.size_mb <= ratio * megabytes, (
+        f"{answer.name!r} has {answer.size_mb:.3g} MB, {answer.size_mb / megabytes:.2f} times the "
+        f"{megabytes:.3g} MB that it is compared with; at most {ratio:.2f} times is asked for."
+    )
+
+
+def claim_close(what: str, claimed: Any, measured: float, tolerance: float) -> None:
+    """Assert that a number that was handed in is what is measured here.
+
+    Parameters
+    ----------
+    what
+        What it is the number of, for the sentence.
+    claimed
+        What was handed in.
+    measured
+        What the artifact gives.
+    tolerance
+        Largest difference.
+    """
+    assert isinstance(claimed, Real) and math.isfinite(claimed), (
+        f"{what} must be a finite number, and {claimed!r} is none."
+    )
+    assert abs(claimed - measured) <= tolerance, (
+        f"{what} was given as {claimed:.4g}; measured from the artifact it is {measured:.4g}."
+    )
+
+
+def table_has(answer: Answer, columns: Sequence[str], rows: Sequence[str] = ()) -> Any:
+    """Return a table that has the columns and rows that are asked for.
+
+    Parameters
+    ----------
+    answer
+        A DataFrame that was handed in.
+    columns, rows
+        Labels that must be there, once each; others may be too.
+    """
+    import pandas as pd
+
+    table = answer.load()
+    assert isinstance(table, pd.DataFrame), (
+        f"The answer {answer.name!r} is no table: hand in a DataFrame."
+    )
+    for what, wanted, there in (("column", columns, table.columns), ("row", rows, table.index)):
+        for label in wanted:
+            assert label in there, (
+                f"The table {answer.name!r} lacks the {what} {label!r}; it has "
+                f"{', '.join(map(str, there)) or 'none'}."
+            )
+            assert sum(there == label) == 1, (
+                f"The table {answer.name!r} has the {what} {label!r} more than once."
+            )
+    return table

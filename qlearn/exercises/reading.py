@@ -1,0 +1,223 @@
+"""Artifacts that were handed in, read back as data, and what their errors mean."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = "answers"  # beside the notebook
+LIMIT_MB = 100
+VALUE, MADE_WITH = "value", "made_with"  # what the file of a table, number or text holds
+KINDS = {
+    ".pt": "TorchScript",
+    ".ptl": "TorchScript for the lite interpreter",
+    ".pt2": "exported program",
+    ".pte": "ExecuTorch program",
+    ".onnx": "ONNX model",
+    ".json": "table",
+}
+# What an error that a quantized model raises at its first input really says.
+CAUSES = {
+    "with arguments from the 'CPU' backend": (
+        "a quantized layer received ordinary floats: put a QuantStub before it, or wrap the "
+        "model in QuantWrapper"
+    ),
+    "'QuantizedCPU' backend": (
+        "an operator that only knows floats received a quantized tensor: dequantize before it, "
+        "or use FloatFunctional for an addition"
+    ),
+    "should be the same": "a float layer stands inside the quantized region: quantize it too, "
+    "or put a DeQuantStub before it",
+    "view size is not compatible": "the output of a quantized convolution is channels_last: "
+    "use flatten(1) instead of view",
+    "method->set_inputs()": "the ExecuTorch file was exported for another shape or batch size: "
+    "export it with an example of the shape that it will get",
+    "shapes cannot be multiplied": "the example inputs do not have the shape that the model takes",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One artifact: a file and what it is."""
+
+    name: str
+    path: Path
+
+    @property
+    def kind(self) -> str:
+        """What the file holds, in words."""
+        return KINDS[self.path.suffix]
+
+    @property
+    def size_mb(self) -> float:
+        """Size of the file in MB (10**6 bytes)."""
+        return self.path.stat().st_size / 10**6
+
+    def load(self) -> Any:
+        """Return the model, as a function of its inputs, or the table as plain data.
+
+        Raises
+        ------
+        AssertionError
+            When the file cannot be read: in one sentence, for a learner.
+        """
+        try:
+            if self.size_mb > LIMIT_MB:
+                raise ValueError(f"it has more than {LIMIT_MB} MB")
+            return _LOADERS[self.path.suffix](self.path)
+        except Exception as error:
+            raise AssertionError(
+                f"The answer {self.name!r} cannot be read as {self.kind} ({first_line(error)}): "
+                f"hand it in again with qlearn.submit({self.name!r}, …)."
+            ) from None
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """Threads, engine and version under which a table was measured; empty if it says none.
+
+        Whoever wrote the file could write anything here: `under` sets what can be set.
+        """
+        if self.path.suffix != ".json":
+            return {}
+        try:
+            record = _parts(self.path)[MADE_WITH]
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+
+class Answers(dict[str, Answer]):
+    """Answers by name; one that is missing, or there in two files, is explained."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        """Take files, each named as its answer; of two for one answer none counts."""
+        self.files: dict[str, list[Path]] = {}
+        for path in files:
+            self.files.setdefault(path.stem, []).append(path)
+        single = {name: paths[0] for name, paths in self.files.items() if len(paths) == 1}
+        super().__init__({name: Answer(name, path) for name, path in single.items()})
+
+    def __missing__(self, name: str) -> Answer:
+        """Raise an AssertionError, which a test cell shows to the learner."""
+        if name in self.files:
+            names = " and ".join(path.name for path in self.files[name])
+            raise AssertionError(
+                f"There are several files for the answer {name!r}, {names}: remove all but one, "
+                f"or hand it in again with qlearn.submit({name!r}, …), which does so."
+            )
+        raise AssertionError(
+            f"There is no answer {name!r} yet: run the work cell that ends with "
+            f"qlearn.submit({name!r}, …)."
+        )
+
+
+def answers(folder: str | Path = FOLDER) -> Answers:
+    """Return what has been handed in, by name.
+
+    Parameters
+    ----------
+    folder
+        Where `submit` wrote.
+    """
+    return Answers(sorted(path for path in Path(folder).glob("*") if path.suffix in KINDS))
+
+
+def explain(error: Exception) -> str:
+    """Say in words what an error of a quantized model means, with its first line.
+
+    Parameters
+    ----------
+    error
+        What running the model raised.
+    """
+    text = str(error)
+    causes = [cause for sign, cause in CAUSES.items() if sign in text]
+    return f"{causes[0]} ({first_line(error)})" if causes else first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    """Name an error by its type and the first line of its message, at most 160 characters.
+
+    Parameters
+    ----------
+    error
+        Any.
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160] if lines else 'no message'}"
+
+
+def _parts(path: Path) -> dict[str, Any]:
+    """Return the value and the record of a file; one of an earlier version is the value alone."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    whole = isinstance(data, dict) and data.keys() == {VALUE, MADE_WITH}
+    return data if whole else {VALUE: data, MADE_WITH: {}}
+
+
+def _load_json(path: Path) -> Any:
+    import pandas as pd
+
+    value = _parts(path)[VALUE]
+    if isinstance(value, dict) and value.keys() == {"columns", "index", "data"}:
+        return pd.DataFrame(**value)
+    return value
+
+
+def _load_exported(path: Path) -> Callable:
+    from qlearn.exercises.untrusted.programs import load_program
+
+    module = load_program(path).module()
+    module.training = False  # it was exported in eval mode, and its eval() raises
+    return module
+
+
+def _load_script(path: Path) -> Callable:
+    from qlearn.exercises.keeping import model_of
+    from qlearn.exercises.untrusted.scripts import load_script
+
+    return model_of(path, load_script)
+
+
+def _load_lite(path: Path) -> Callable:
+    from qlearn.exercises.untrusted.scripts import require_pure_bytecode
+    from qlearn.export import torchscript_module
+
+    require_pure_bytecode(path)
+    return torchscript_module(path)
+
+
+def _load_executorch(path: Path) -> Callable:
+    from qlearn.export import executorch_contents, executorch_method
+
+    executorch_contents(path)  # the runtime ends the process on some damaged files
+    return executorch_method(path)
+
+
+def _load_onnx(path: Path) -> Callable:
+    import onnx
+
+    from qlearn.export import onnx_session
+
+    if _reads_files(onnx.load(path, load_external_data=False)):
+        raise ValueError("its weights are in another file: write it with external_data=False")
+    return onnx_session(path)
+
+
+def _reads_files(message: Any) -> bool:
+    """Say whether a part of an ONNX model, at any depth, is in another file."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        return bool(message.external_data) or message.data_location != 0
+    parts = [value for field, value in message.ListFields() if field.message_type is not None]
+    several = (part if isinstance(part, Iterable) else [part] for part in parts)
+    return any(_reads_files(inner) for some in several for inner in some)
+
+
+_LOADERS: dict[str, Callable[[Path], Any]] = {
+    ".pt": _load_script,
+    ".ptl": _load_lite,
+    ".pt2": _load_exported,
+    ".pte": _load_executorch,
+    ".onnx": _load_onnx,
+    ".json": _load_json,
+}

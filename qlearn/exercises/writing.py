@@ -1,0 +1,214 @@
+"""Hand in models and tables: written as data, then read and run before they count."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qlearn.exercises.conditions import conditions_of
+from qlearn.exercises.reading import (
+    FOLDER,
+    KINDS,
+    LIMIT_MB,
+    MADE_WITH,
+    VALUE,
+    Answer,
+    explain,
+    first_line,
+)
+
+
+def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
+    """Hand in a model, a file or a table under a name; a second time replaces the first.
+
+    What was written is loaded and run before it counts.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits and underscores.
+    thing
+        A module in eval mode, a scripted or traced module, an exported program, the path of a
+        ``.pte``, ``.ptl``, ``.pt``, ``.pt2`` or ``.onnx`` file; or a table: a DataFrame or a
+        row of one, a dict, a list, a number or a text. With a table goes a record of threads and
+        quantized engine, those of `compare` where it comes from there.
+    example_inputs
+        A tensor or a tuple of arguments; needed for a module.
+
+    Returns
+    -------
+    Answer
+        What was written, into the folder ``answers``.
+
+    Raises
+    ------
+    ValueError
+        When the name is none, the model does not run or cannot be written, or the file is over
+        ``LIMIT_MB``: one sentence; an earlier answer of that name is kept.
+    """
+    if not name.isidentifier() or name != name.lower():
+        raise ValueError(f"{name!r} is no name: use lower-case letters, digits and underscores.")
+    folder = Path(FOLDER)
+    folder.mkdir(exist_ok=True)
+    suffix, write, expected = _form(name, thing, example_inputs)
+    temporary = folder / f".{name}.{os.getpid()}{suffix}"
+    try:
+        write(temporary)
+        _verify(name, temporary, example_inputs, expected)
+        path = folder / f"{name}{suffix}"
+        for old in folder.glob(f"{name}.*"):
+            if old != path:
+                old.unlink()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    answer = Answer(name, path)
+    print(f"Handed in {name!r}: {answer.kind}, {answer.size_mb:.3g} MB.")
+    return answer
+
+
+def _form(
+    name: str, thing: Any, example_inputs: Tensor | tuple | None
+) -> tuple[str, Callable[[Path], None], Any]:
+    """Choose the suffix, a function that writes the file, and the output to expect of it."""
+    if isinstance(thing, torch.export.ExportedProgram):
+        return ".pt2", lambda path: _save_program(thing, path), None
+    if isinstance(thing, nn.Module):
+        return _form_of_module(name, thing, example_inputs)
+    if isinstance(thing, Path):
+        if thing.suffix not in KINDS or not thing.exists():
+            raise ValueError(
+                f"{thing} cannot be handed in: name a file that exists, of {[*KINDS]}."
+            )
+        return thing.suffix, lambda path: shutil.copyfile(thing, path), None
+    text = _as_json(name, thing)
+    return ".json", lambda path: path.write_text(text, encoding="utf-8"), None
+
+
+def _form_of_module(
+    name: str, model: nn.Module, example_inputs: Tensor | tuple | None
+) -> tuple[str, Callable[[Path], None], Any]:
+    if example_inputs is None:
+        raise ValueError(f"{name!r} is a model: give example_inputs too, a batch that it takes.")
+    if getattr(model, "training", False):  # a frozen ScriptModule has no mode
+        raise ValueError(f"{name!r} is in training mode: call its eval() before handing it in.")
+    arguments = _arguments(example_inputs)
+    try:
+        with torch.no_grad():
+            expected = model(*arguments)
+    except Exception as error:
+        raise ValueError(f"{name!r} fails at its first input: {_place(model, arguments)}"
+                         f"{explain(error)}.") from None  # fmt: skip
+    if _is_torchao(model):
+        # Tracing a torchao model can end the process; exporting is its own way out.
+        # The first dimension of each argument is the batch, and may be another when it is graded.
+        batch = tuple({0: torch.export.Dim.AUTO} for _ in arguments)
+        program = torch.export.export(model, arguments, dynamic_shapes=batch)
+        return ".pt2", lambda path: _save_program(program, path), expected
+    scripted = _scripted(name, model, arguments)
+    return ".pt", lambda path: torch.jit.save(scripted, path), expected
+
+
+def _save_program(program: torch.export.ExportedProgram, path: Path) -> None:
+    # Its example inputs would be saved too, whole storages, and weigh more than a layer.
+    program.example_inputs = None
+    torch.export.save(program, path)
+
+
+def _scripted(name: str, model: nn.Module, arguments: tuple) -> torch.jit.ScriptModule:
+    """Script the model; trace it when it cannot be scripted."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return model
+    try:
+        return torch.jit.script(model)
+    except Exception as error:
+        reason = first_line(error)  # many honest models cannot be scripted: they are traced
+    try:
+        with torch.no_grad():
+            traced = torch.jit.trace(model, arguments)
+    except Exception as error:
+        raise ValueError(
+            f"{name!r} runs, but TorchScript can neither script nor trace it "
+            f"({first_line(error)}): hand in the converted model itself."
+        ) from None
+    print(
+        f"{name!r} cannot be scripted ({reason}), so it was traced: a branch or a loop in it "
+        "stays as it ran for example_inputs."
+    )
+    return traced
+
+
+def _place(model: nn.Module, arguments: tuple) -> str:
+    """Name the innermost layer that was entered and never left."""
+    entered: list[str] = []
+    handles = []
+    for layer, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            return ""
+        handles.append(module.register_forward_pre_hook(lambda *_, n=layer: entered.append(n)))
+        handles.append(module.register_forward_hook(lambda *_: entered.pop() and None))
+    try:
+        with torch.no_grad():
+            model(*arguments)
+    except Exception:
+        return f"in layer {entered[-1]!r}, " if entered and entered[-1] else ""
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ""
+
+
+def _is_torchao(model: nn.Module) -> bool:
+    parameters = [*model.parameters(), *model.buffers()]
+    return any(type(value.data).__module__.startswith("torchao") for value in parameters)
+
+
+def _as_json(name: str, thing: Any) -> str:
+    import pandas as pd
+
+    value = json.loads(thing.to_json(orient="split")) if isinstance(thing, pd.DataFrame) else thing
+    try:
+        return json.dumps({VALUE: value, MADE_WITH: conditions_of(thing)}, default=_plain)
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"{name!r} is a {type(thing).__name__}, which cannot be handed in: give a model with "
+            "example_inputs, a DataFrame, or plain numbers, texts, lists and dicts."
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a row of a table as a dict, and a number of NumPy or PyTorch as Python's."""
+    import pandas as pd
+
+    return value.to_dict() if isinstance(value, pd.Series) else value.item()
+
+
+def _verify(name: str, path: Path, example_inputs: Tensor | tuple | None, expected: Any) -> None:
+    size = path.stat().st_size / 10**6
+    if size > LIMIT_MB:
+        raise ValueError(f"{name!r} has {size:.0f} MB and the limit is {LIMIT_MB}: hand in less.")
+    try:
+        loaded = Answer(name, path).load()
+    except AssertionError as error:
+        raise ValueError(str(error)) from None
+    if example_inputs is None or path.suffix == ".json":
+        return
+    try:
+        with torch.no_grad():
+            output = loaded(*_arguments(example_inputs))
+    except Exception as error:
+        raise ValueError(f"{name!r} was written but does not run: {explain(error)}.") from None
+    if expected is not None and not torch.allclose(output, expected, rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"{name!r} gives other outputs after it was written and read: its forward depends "
+            "on something that is not part of the model."
+        )
+
+
+def _arguments(inputs: Tensor | tuple) -> tuple:
+    return inputs if isinstance(inputs, tuple) else (inputs,)

@@ -1,0 +1,173 @@
+"""The C++ runner: ExecuTorch's Arm libraries, the cross-compiler, and the emulator."""
+
+import hashlib
+import importlib.metadata
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from qlearn.system.cache import home, making
+
+CPU = "cortex-a76"
+SYSROOT = "/usr/aarch64-linux-gnu"  # where Debian puts the C library for Arm
+PATIENCE = 900  # seconds that the emulator, pip and the compiler may each take
+SOURCE = Path(__file__).with_name("runner.cpp")
+# Loaded for what they register (kernels, XNNPACK), although the program names none of it.
+LIBRARIES = (
+    "executorch",
+    "executorch_threadpool",
+    "executorch_backend_xnnpack",
+    "executorch_kernels_optimized",
+    "executorch_kernels_quantized",
+)
+
+
+def on_arm() -> bool:
+    """Whether this is an Arm machine that runs the program itself; untested on one."""
+    return platform.system() == "Linux" and platform.machine() == "aarch64"
+
+
+def _tools() -> dict[str, str]:
+    """Return the programs that are needed, each with the Debian package that holds it."""
+    if on_arm():
+        return {"g++": "g++"}
+    return {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
+
+
+def missing_tools() -> list[str]:
+    """Return the Debian packages to install before ``check`` can run; empty when all is there."""
+    return [package for program, package in _tools().items() if shutil.which(program) is None]
+
+
+def arm_outputs(path: Path, samples: Sequence[Sequence[bytes]]) -> bytes:
+    """Run a file's forward method on Arm.
+
+    Parameters
+    ----------
+    path
+        An ExecuTorch file.
+    samples
+        For each sample the bytes of each input in its memory order.
+
+    Returns
+    -------
+    bytes
+        Those of each output of each sample, in the same manner.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be loaded or run.
+    RuntimeError
+        If a tool is missing or fails, or the time is over.
+    """
+    if missing := missing_tools():
+        raise RuntimeError(
+            "The Arm check needs an Arm compiler and emulator: install "
+            f"{' and '.join(missing)} (names of Debian and Ubuntu: apt install "
+            f"{' '.join(missing)})."
+        )
+    emulator = [] if on_arm() else ["qemu-aarch64", "-cpu", CPU, "-L", SYSROOT]
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder) / "inputs", Path(folder) / "outputs"
+        inputs.write_bytes(b"".join(part for sample in samples for part in sample))
+        command = [*emulator, _runner(), path, inputs, outputs, str(len(samples))]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(
+                f"{path} gave no output on Arm within {PATIENCE} s: emulation is slow, so give "
+                "fewer or smaller inputs."
+            ) from None
+        if done.returncode != 0:
+            said = done.stderr.decode(errors="replace")
+            raise ValueError(f"{path} does not run on Arm: {_reason(said, done.returncode)}.")
+        return outputs.read_bytes()
+
+
+def _reason(said: str, code: int) -> str:
+    """Return the reason in what the runtime logs, or the emulator, on the way to its end."""
+    if operators := re.findall(r"Missing operator: \[\d+\] (\S+)", said):
+        return f"the runtime lacks the operators {', '.join(sorted(set(operators)))}"
+    if code < 0:
+        return f"it ended the runtime with {signal.Signals(-code).name}; the file may be damaged"
+    # The first error is the cause, the later ones are where it was noticed.
+    errors = re.findall(r"^E .*?\] (.+)|^runner: (.+)|^(qemu-.+)", said, re.MULTILINE)
+    return "".join(errors[0]).rstrip(".") if errors else f"exit code {code}"
+
+
+def _run(command: Sequence[str | Path], failure: str) -> None:
+    """Run a tool; raise RuntimeError with ``failure`` and its own last word if it fails."""
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        reason = f"no end within {PATIENCE} s"
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if "error" in line.lower()]
+        reason = lines[0].strip() if lines else error.stderr.strip() or str(error.returncode)
+    else:
+        return
+    raise RuntimeError(f"{failure} ({reason}).")
+
+
+def _libraries(cache: Path) -> Path:
+    """Return the folder with headers and libraries of ExecuTorch for Arm; fetch it once."""
+    version = importlib.metadata.version("executorch").partition("+")[0]
+    folder = cache / f"executorch-{version}"
+    if folder.is_dir():
+        return folder
+    print(f"Fetching ExecuTorch {version} for Arm once; it is kept in {cache}.")
+    with tempfile.TemporaryDirectory() as scratch, making(folder) as made:
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        choice = ["--platform", "manylinux_2_28_aarch64", "--python-version", python]
+        choice += ["--implementation", "cp", "--only-binary=:all:", "--no-deps"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", *choice]
+        _run(
+            [*command, "--dest", scratch, f"executorch=={version}"],
+            f"pip could not fetch ExecuTorch {version} for Arm, which needs the network once",
+        )
+        (wheel,) = Path(scratch).glob("*.whl")
+        wanted = tuple(f"executorch/lib/lib{name}.so" for name in LIBRARIES)
+        with zipfile.ZipFile(wheel) as archive:
+            names = [n for n in archive.namelist() if n.startswith("executorch/include/")]
+            archive.extractall(scratch, [*names, *wanted])
+        shutil.move(Path(scratch) / "executorch", made)
+    return folder
+
+
+def _runner() -> Path:
+    """Return the compiled runner; its name changes with anything that it is made from."""
+    cache = home() / "arm"
+    libraries = _libraries(cache)
+    compiler = next(iter(_tools()))
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    made_from = SOURCE.read_bytes() + libraries.name.encode() + version
+    runner = cache / f"runner-{hashlib.sha256(made_from).hexdigest()[:10]}"
+    if not runner.is_file():
+        with making(runner) as unfinished:
+            _run(
+                [compiler, *_flags(libraries), SOURCE, "-o", unfinished, *_linking(libraries)],
+                f"{compiler} could not compile the runner",
+            )
+    return runner
+
+
+def _flags(libraries: Path) -> list[str]:
+    include = libraries / "include"
+    portable = include / "executorch" / "runtime" / "core" / "portable_type" / "c10"
+    macros = "-DC10_USING_CUSTOM_GENERATED_MACROS"  # the wheel lacks the file of generated ones
+    return ["-std=c++17", "-O1", "-w", macros, f"-I{include}", f"-I{portable}"]
+
+
+def _linking(libraries: Path) -> list[str]:
+    folder = libraries / "lib"
+    # A path relative to the program, so that the cache can be moved.
+    search = [f"-L{folder}", f"-Wl,-rpath,$ORIGIN/{libraries.name}/lib", "-Wl,--no-as-needed"]
+    return [*search, *(f"-l{name}" for name in LIBRARIES)]

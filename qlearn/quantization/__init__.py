@@ -1,0 +1,1 @@
+"""Quantization itself: grids, schemes, what repairs a model, and what decides bits per layer."""

@@ -1,0 +1,176 @@
+"""Cross-layer equalization and bias correction: a float model made fit for few bits.
+
+Both return a float model that loses less when its weights are rounded; quantize it with any
+scheme.
+"""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from qlearn.calibration import inputs_of, record, require_eval
+from qlearn.quantization.qconfigs import LAYERS, WeightObserver, round_weights
+
+
+def fold(model: nn.Module) -> torch.fx.GraphModule:
+    """Return a copy of a float model with each batch norm folded into the convolution before it.
+
+    Parameters
+    ----------
+    model
+        In eval mode, and such that ``torch.fx`` can trace it.
+
+    Raises
+    ------
+    ValueError
+        If the model is in training mode or cannot be traced.
+    """
+    from torch.fx.experimental.optimization import fuse
+
+    require_eval(model, "the model")
+    try:
+        return fuse(torch.fx.symbolic_trace(copy.deepcopy(model))).eval()
+    except (torch.fx.proxy.TraceError, TypeError) as error:
+        raise ValueError(f"torch.fx cannot trace the model: {error}") from error
+
+
+def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:
+    """Give the channels between two layers equal ranges (cross-layer equalization).
+
+    Where a layer, a ReLU and a layer follow one another, output channel i of the first is divided
+    by sᵢ and input channel i of the second multiplied by it. The float outputs stay the same, up
+    to rounding, because ReLU(x / s) = ReLU(x) / s for s > 0. With sᵢ = √(r₁ᵢ / r₂ᵢ), where rᵢ is
+    the largest weight of the channel in either layer, both ranges become √(r₁ᵢ r₂ᵢ).
+
+    Parameters
+    ----------
+    model
+        A float model in eval mode; it is not changed. Batch norms are folded first.
+    sweeps
+        Passes over all pairs; each pair disturbs its neighbours, a little less every time.
+
+    Raises
+    ------
+    ValueError
+        If the model cannot be traced, or has no such pair of layers.
+
+    References
+    ----------
+    Nagel et al. 2019, Data-Free Quantization through Weight Equalization and Bias Correction
+    (arXiv 1906.04721), section 4.1.
+    """
+    # Step 1: fold batch norms, so that the weights are the ones that will be quantized.
+    equalized = fold(model)
+    # Step 2: find the pairs of layers that a scale can be moved between.
+    pairs = _pairs(equalized)
+    if not pairs:
+        raise ValueError("there is nothing to equalize: no ReLU stands between two layers.")
+    # Step 3: equalize pair by pair, until the ranges settle: a layer may belong to two pairs.
+    with torch.no_grad():
+        for _ in range(sweeps):
+            for first, second in pairs:
+                _equalize_pair(first, second)
+    return equalized
+
+
+def _pairs(graph: torch.fx.GraphModule) -> list[tuple[nn.Module, nn.Module]]:
+    """Layers with nothing but a ReLU between them, each called once, in order."""
+    modules = dict(graph.named_modules())
+    calls = [node.target for node in graph.graph.nodes if node.op == "call_module"]
+
+    def layer(node: torch.fx.Node) -> nn.Module | None:
+        once = node.op == "call_module" and calls.count(node.target) == 1
+        return modules[node.target] if once and type(modules[node.target]) in LAYERS else None
+
+    def is_relu(node: torch.fx.Node) -> bool:
+        if node.op == "call_module":
+            return type(modules[node.target]) is nn.ReLU
+        return node.target in (torch.relu, nn.functional.relu, "relu")
+
+    pairs = []
+    for node in graph.graph.nodes:
+        # A second user of either value would see the scale, and the outputs would change.
+        (relu, *more) = node.users or (None,)
+        if layer(node) is None or relu is None or more or not is_relu(relu):
+            continue
+        (after, *more) = relu.users or (None,)
+        if after is not None and not more and layer(after) is not None:
+            pairs.append((layer(node), layer(after)))
+    return pairs
+
+
+def _equalize_pair(first: nn.Module, second: nn.Module) -> None:
+    """Equalize the output channels of one layer with the input channels of the next."""
+    # The second layer's weights by input channel: groups × outputs × inputs × kernel.
+    groups, weight = getattr(second, "groups", 1), second.weight.data
+    inward = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
+    # The range of each channel in either layer: r₁ and r₂.
+    range1 = first.weight.abs().flatten(1).amax(1)
+    range2 = inward.abs().amax((1, 3)).flatten()
+    # s = √(r₁ / r₂); a channel without weights on one side has nothing to equalize.
+    scale = torch.sqrt(range1 / range2)
+    scale[(range1 == 0) | (range2 == 0)] = 1
+    # Divide the first layer's outputs, bias included, and multiply the second layer's inputs.
+    first.weight.data /= scale.reshape(-1, *[1] * (first.weight.dim() - 1))
+    if first.bias is not None:
+        first.bias.data /= scale
+    second.weight.data = (inward * scale.reshape(groups, 1, -1, 1)).reshape(weight.shape)
+
+
+def correct_bias(
+    model: nn.Module, weight: WeightObserver, loader: Iterable, batches: int = 4
+) -> torch.fx.GraphModule:
+    """Shift biases so that rounded weights leave the mean of each channel unchanged.
+
+    The rounding errors of a channel's weights do not cancel where inputs are positive, as after a
+    ReLU: the mean of its output moves. Layer by layer, with the layers before it rounded and
+    corrected already, the mean error over some data is subtracted from the bias.
+
+    Parameters
+    ----------
+    model
+        A float model in eval mode; it is not changed. Batch norms are folded first.
+    weight
+        Makes the observer of the weights: the ``weight`` of the QConfig to be used.
+    loader, batches
+        Inputs, or (inputs, labels) pairs, and how many of these batches to use.
+
+    Returns
+    -------
+    GraphModule
+        With the float weights and with biases for the rounded ones: its outputs are right only
+        after its weights have been quantized.
+
+    References
+    ----------
+    Nagel et al. 2019 (arXiv 1906.04721), section 4.2; the means are measured on data, as in their
+    appendix D, and not computed from batch norms.
+    """
+    # Step 1: fold batch norms, and list the layers in the order in which they run.
+    corrected = fold(model)
+    calls = [node.target for node in corrected.graph.nodes if node.op == "call_module"]
+    names = [n for n in dict.fromkeys(calls) if type(corrected.get_submodule(n)) in LAYERS]
+    # Step 2: measure the mean output of each channel with float weights, E[y].
+    data = [inputs_of(batch) for batch, _ in zip(loader, range(batches), strict=False)]
+    wanted = _channel_means(corrected, names, data)
+    # Step 3: round the weights.
+    rounded = round_weights(corrected, weight)
+    for name in names:
+        # Step 4: measure again. Earlier layers are corrected: what is left is this layer's error.
+        shift = wanted[name] - _channel_means(rounded, [name], data)[name]
+        # Step 5: add E[y] − E[ŷ] to the bias, where the next layer will see it and in the result.
+        for layer in (rounded.get_submodule(name), corrected.get_submodule(name)):
+            bias = torch.zeros_like(shift) if layer.bias is None else layer.bias.detach()
+            layer.bias = nn.Parameter(bias + shift)
+    return corrected
+
+
+def _channel_means(model: nn.Module, names: list[str], data: list[Tensor]) -> dict[str, Tensor]:
+    """Mean output of each channel of each layer."""
+    outputs = record(model, names, data, batches=None)
+    return {
+        name: torch.cat(parts).transpose(0, 1 if parts[0].dim() == 4 else -1).flatten(1).mean(1)
+        for name, parts in outputs.items()
+    }

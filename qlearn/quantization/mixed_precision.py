@@ -1,0 +1,118 @@
+"""Mixed precision: the layers that deserve more bits, within a budget."""
+
+import copy
+import sys
+from typing import NamedTuple
+
+import pandas as pd
+from torch import nn
+from torch.ao.quantization import QConfig
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+from tqdm import tqdm
+
+from qlearn.calibration import calibrate, inputs_of, sqnr
+from qlearn.data import DataSet, loaders
+from qlearn.quantization.qconfigs import clip_weights, fx_mapping, weight_qconfig
+from qlearn.quantization.sensitivity import sensitivity
+from qlearn.training import accuracy, predict
+
+FLOAT_BITS = 32
+BATCHES = 2  # to calibrate with, for about two models per layer
+
+
+class Mixed(NamedTuple):
+    """A model of mixed precision, the curve that it was chosen from, and each layer alone."""
+
+    model: nn.Module
+    curve: pd.DataFrame
+    layers: pd.DataFrame
+
+
+def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int = 4) -> Mixed:
+    """Keep the layers that suffer most in float, as many as a budget of bits allows.
+
+    Each layer is quantized alone first, and the SQNR of the model's outputs is measured
+    (`sensitivity`). Then, greedily, the most sensitive layer is returned to float, and the next,
+    until all are. Of the models within the budget the one with the highest SQNR is chosen: it
+    can tell apart models that have the same accuracy.
+
+    Parameters
+    ----------
+    model
+        A float model in eval mode that ``torch.fx`` can trace; it is not changed.
+    data
+        Samples to calibrate with and to measure on. Choosing layers on the test samples flatters
+        the result a little: give a ``DataSet`` whose ``test`` is a validation set where it matters.
+    budget
+        Mean bits a weight, at most, over all Conv2d and Linear layers.
+    bits
+        Of a quantized weight, from 2 to 8, with one scale per tensor; activations have 8. (Fewer
+        than 8 are still stored in a byte here: the budget is the one that a format with packed
+        weights would need.)
+
+    Returns
+    -------
+    Mixed
+        ``model``, and ``curve``: a row for each number of float layers, from 0, with ``layer``
+        (returned to float last), ``bits`` (mean over weights), ``accuracy``, ``sqnr_db`` and
+        ``chosen``; ``layers``, what `sensitivity` found for each of them.
+
+    Raises
+    ------
+    ValueError
+        If bits is not from 2 to 8, the budget is below it, or the model is one that
+        `sensitivity` refuses.
+
+    References
+    ----------
+    Wu et al. 2020, Integer Quantization for Deep Learning Inference (arXiv 2004.09602), on partial
+    quantization; they return layers to float until the accuracy suffices.
+    """
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits is {bits}; a quantized weight has from 2 to 8.")
+    if budget < bits:
+        raise ValueError(
+            f"the budget is {budget:g} bits a weight, fewer than the {bits} of a layer."
+        )
+    train, test = loaders(data)
+    calibration = [batch for batch, _ in zip(train, range(BATCHES), strict=False)]
+    qconfig = weight_qconfig(bits, per_channel=False)
+    # Step 1: order the layers by what each of them costs alone, the most sensitive first.
+    alone = sensitivity(model, calibration, test, batches=BATCHES, qconfig=qconfig)
+    order = list(alone.sort_values("sqnr_db")["layer"])
+    weights = {name: model.get_submodule(name).weight.numel() for name in order}
+    logits, _ = predict(model, test)
+    rows, models = [], []
+    for kept in tqdm(range(len(order) + 1), desc="mixed precision", unit="model", file=sys.stdout):
+        # Step 2: return one layer after the other to float, and measure each model.
+        everything = kept == len(order)
+        mixed = model if everything else _quantize_but(model, order[:kept], qconfig, calibration)
+        share = sum(weights[name] for name in order[:kept]) / sum(weights.values())
+        outputs, labels = predict(mixed, test)
+        rows.append(
+            {
+                "float_layers": kept,
+                "layer": order[kept - 1] if kept else "",
+                "bits": bits + share * (FLOAT_BITS - bits),
+                "accuracy": accuracy(outputs, labels),
+                "sqnr_db": sqnr(logits, outputs),
+            }
+        )
+        models.append(mixed)
+    # Step 3: choose the best model that the budget allows.
+    curve = pd.DataFrame(rows)
+    best = curve[curve["bits"] <= budget]["sqnr_db"].idxmax()
+    curve["chosen"] = curve.index == best
+    return Mixed(models[best], curve, alone)
+
+
+def _quantize_but(
+    model: nn.Module, float_layers: list[str], qconfig: QConfig, calibration: list
+) -> nn.Module:
+    """Return a copy with all layers quantized but some, in FX mode."""
+    mapping = fx_mapping(qconfig)
+    for name in float_layers:
+        mapping.set_module_name(name, None)
+    prepared = prepare_fx(copy.deepcopy(model), mapping, (inputs_of(calibration[0]),))
+    calibrate(prepared, calibration)
+    return clip_weights(convert_fx(prepared), qconfig)

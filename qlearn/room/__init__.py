@@ -1,0 +1,1 @@
+"""What a teacher's machine serves to a room of learners."""

@@ -1,0 +1,180 @@
+"""What phones report: checked against a JSON schema, and kept once each as JSON lines."""
+
+import datetime
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from jsonschema.exceptions import best_match
+
+from qlearn.room.phone.bundle import MODELS
+
+MAX_REPORTS = 5000  # a class has hundreds; a runaway script must not fill the disk
+
+_SCHEMA = json.loads(Path(__file__).with_name("report.schema.json").read_text(encoding="utf-8"))
+_SCHEMA["$defs"]["report"]["properties"]["models"]["propertyNames"] = {"enum": list(MODELS)}
+_FORMATS = FormatChecker(formats=())
+# One line, without control or direction characters.
+_FORMATS.checks("printable")(lambda value: not isinstance(value, str) or value.isprintable())
+_VALIDATOR = Draft202012Validator(_SCHEMA, format_checker=_FORMATS)
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Return the report in a request's body, every field of it checked.
+
+    Raises
+    ------
+    ValueError
+        If it is no report: the message says what is wrong, in a sentence.
+    """
+    try:
+        # JSON has no NaN. A list stands for it, which no number's field allows: the sentence below
+        # then names the field.
+        report = json.loads(body, parse_constant=lambda name: [name])
+    except (ValueError, RecursionError):
+        raise ValueError("The report is not JSON.") from None
+    _validate(report)
+    return report
+
+
+def _validate(report: Any) -> None:
+    """Raise ValueError, with a sentence, unless ``report`` is one."""
+    if error := best_match(_VALIDATOR.iter_errors(report)):
+        raise ValueError(_explain(error))
+    for name, runs in report["models"].items():
+        for precision, run in runs.items():
+            if not run["q1_ms"] <= run["median_ms"] <= run["q3_ms"]:
+                where = f"models.{name}.{precision}"
+                raise ValueError(f"In {where}, the median is not between the quartiles.")
+
+
+def _explain(error: ValidationError) -> str:
+    """Return what is wrong in a sentence, without the value, which may be anything."""
+    where = ".".join(map(str, error.absolute_path)) or "the report"
+    if "propertyNames" in error.schema_path:
+        return f"The field {where} names a model that the lab does not know."
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        return f"The field {missing} is missing in {where}."
+    if error.validator == "additionalProperties":
+        return f"There is an unknown field in {where}."
+    if error.validator == "type" and error.validator_value == "object":
+        return f"The value of {where} is not an object."
+    return f"The field {where} in the report has a value that is not allowed."
+
+
+class Reports:
+    """The reports of a lab, kept as JSON lines.
+
+    A line is added with one write and is on disk when ``add`` returns. A line that a crash has
+    left unfinished was never acknowledged: it is skipped, and its phone sends it again.
+
+    Parameters
+    ----------
+    path
+        The file; its reports are read, and it is made when the first one arrives.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read, or its folder cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._reports: dict[str, dict[str, Any]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_bytes() if path.exists() else b""
+        for number, line in enumerate(text.splitlines(), 1):
+            try:
+                stored = json.loads(line)
+                received = stored.pop("received")
+                _validate(stored)
+            except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+                print(f"Notice: line {number} of {path} is no report; it is left as it is.")
+                continue
+            self._reports.setdefault(stored["id"], {**stored, "received": received})
+        if text and not text.endswith(b"\n"):
+            self._append(b"\n")
+
+    def add(self, report: dict[str, Any]) -> bool:
+        """Keep a report; return whether it is new. A report sent twice is kept once.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the file is then as it was.
+        """
+        with self._lock:
+            if report["id"] in self._reports:
+                return False
+            if len(self._reports) >= MAX_REPORTS:
+                raise OSError(f"there are {MAX_REPORTS} reports already")
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            stored = {**report, "received": now}
+            self._append(json.dumps(stored).encode() + b"\n")
+            self._reports[report["id"]] = stored
+            return True
+
+    def _append(self, line: bytes) -> None:
+        """Write a line and wait until the disk has it."""
+        with self.path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                if file.write(line) != len(line):
+                    raise OSError("the disk is full")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return every report, in the order in which they came."""
+        # Without the lock, which is held while the disk writes: list() copies in one step.
+        return list(self._reports.values())
+
+    def latest(self) -> list[dict[str, Any]]:
+        """Return the last report of each phone, in the order in which phones first came."""
+        return list({report["phone"]: report for report in self.all()}.values())
+
+
+def compute_speedup(runs: dict[str, dict[str, Any]]) -> float:
+    """Return how many times as fast int8 is as fp32: the ratio of their medians."""
+    return runs["fp32"]["median_ms"] / runs["int8"]["median_ms"]
+
+
+def rank(reports: list[dict[str, Any]], identity: str) -> dict[str, Any] | None:
+    """Return how a report ranks among the others, or None if it is not one of them.
+
+    Parameters
+    ----------
+    reports
+        One a phone.
+    identity
+        The id of a report.
+
+    Returns
+    -------
+    dict
+        ``model``, the largest one that the report has; ``phones`` that have run it; ``speed``,
+        the rank by the median of int8, and ``speedup``, the rank by int8 against fp32. 1 is
+        the best; equals share a rank.
+    """
+    mine = next((report for report in reports if report["id"] == identity), None)
+    if mine is None:
+        return None
+    model = [name for name in MODELS if name in mine["models"]][-1]
+    rivals = [report["models"][model] for report in reports if model in report["models"]]
+    own = mine["models"][model]
+    faster = sum(r["int8"]["median_ms"] < own["int8"]["median_ms"] for r in rivals)
+    gained = sum(compute_speedup(r) > compute_speedup(own) for r in rivals)
+    return {
+        "model": MODELS[model].title,
+        "phones": len(rivals),
+        "speed": 1 + faster,
+        "speedup": 1 + gained,
+    }

@@ -1,0 +1,154 @@
+"""All phones' results: as a table, as a figure, and as a board that a notebook keeps fresh."""
+
+import math
+import re
+import threading
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
+
+from qlearn import plotting
+from qlearn.plotting import COLOURS
+from qlearn.room.phone.bundle import MODELS, PRECISIONS
+from qlearn.room.phone.report_log import Reports, compute_speedup
+
+_BROWSERS = (
+    ("Edge", r"Edg[A-Za-z]*/(\d+)"),
+    ("Samsung Internet", r"SamsungBrowser/(\d+)"),
+    ("Opera", r"OPR/(\d+)"),
+    ("Firefox", r"(?:Firefox|FxiOS)/(\d+)"),
+    ("Chrome", r"(?:HeadlessChrome|Chrome|CriOS)/(\d+)"),
+    ("Safari", r"Version/(\d+)[\d.]* (?:Mobile/\S+ )?Safari"),
+)
+_SYSTEMS = (("Android", "Android"), ("iOS", "iPhone|iPad"), ("Windows", "Windows"),
+            ("macOS", "Mac OS X"), ("Linux", "Linux|CrOS"))  # fmt: skip
+
+
+def name_browser(user_agent: str) -> str:
+    """Return the browser, its version and its system that a user agent names, in short."""
+    found = ((name, re.search(pattern, user_agent)) for name, pattern in _BROWSERS)
+    program = next((f"{name} {match[1]}" for name, match in found if match), "another browser")
+    system = next((name for name, pattern in _SYSTEMS if re.search(pattern, user_agent)), None)
+    return f"{program} on {system}" if system else program
+
+
+def table(reports: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return reports as a table.
+
+    Parameters
+    ----------
+    reports
+        As ``PhoneLab.raw_reports`` returns them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each report and model: ``phone`` (the nickname, or a number); ``model``;
+        ``fp32_ms`` and ``int8_ms`` (median time of a call) and ``fp32_iqr``, ``int8_iqr``
+        (interquartile range, ms); ``speedup``, fp32 / int8; ``fp32_sqnr_db``, ``int8_sqnr_db``
+        (outputs against the host's of the same file; inf when equal) and ``fp32_top1``,
+        ``int8_top1`` (share of inputs on which both name the same class); ``threads`` and
+        ``isolated``; ``browser``, ``memory_gb``, ``cores`` (NaN when not told); ``received``.
+    """
+    rows = []
+    for number, report in enumerate(reports, 1):
+        for name in filter(report["models"].__contains__, MODELS):
+            runs = report["models"][name]
+            row = {"phone": report["nickname"] or f"phone {number}", "model": name}
+            row |= {f"{p}_ms": runs[p]["median_ms"] for p in PRECISIONS}
+            row |= {f"{p}_iqr": runs[p]["q3_ms"] - runs[p]["q1_ms"] for p in PRECISIONS}
+            row["speedup"] = compute_speedup(runs)
+            row |= {f"{p}_sqnr_db": _decibels(runs[p]["sqnr_db"]) for p in PRECISIONS}
+            row |= {f"{p}_top1": runs[p]["top1"] for p in PRECISIONS}
+            row |= {key: report[key] for key in ("threads", "isolated")}
+            row["browser"] = name_browser(report["user_agent"])
+            row |= {key: report[key] for key in ("memory_gb", "cores")}
+            row["received"] = pd.Timestamp(report["received"])
+            rows.append(row)
+    return pd.DataFrame(rows, columns=_COLUMNS).astype({"memory_gb": float, "cores": float})
+
+
+_COLUMNS = ["phone", "model", "fp32_ms", "int8_ms", "fp32_iqr", "int8_iqr", "speedup",
+            "fp32_sqnr_db", "int8_sqnr_db", "fp32_top1", "int8_top1", "threads", "isolated",
+            "browser", "memory_gb", "cores", "received"]  # fmt: skip
+
+
+def _decibels(value: float | None) -> float:
+    return math.inf if value is None else float(value)
+
+
+def figure(results: pd.DataFrame) -> Figure:
+    """Draw each phone's latencies: a panel a model, the fastest phone in int8 on top.
+
+    The lines on the bars are interquartile ranges.
+
+    Parameters
+    ----------
+    results
+        As ``table`` returns them, with one row at least.
+    """
+    models = [name for name in MODELS if name in set(results["model"])]
+    most = results["model"].value_counts().max()
+    # Not through pyplot, which must not be used by two threads at once.
+    drawing = Figure(figsize=(7, (0.42 * most + 0.9) * len(models) + 0.2), layout="constrained")
+    panels = drawing.subplots(len(models), squeeze=False)[:, 0]
+    for axis, name in zip(panels, models, strict=True):
+        rows = results[results["model"] == name].sort_values("int8_ms")
+        positions = np.arange(len(rows))
+        for precision, shift, colour in zip(PRECISIONS, (-0.2, 0.2), COLOURS, strict=False):
+            axis.barh(
+                positions + shift,
+                rows[f"{precision}_ms"],
+                height=0.38,
+                xerr=rows[f"{precision}_iqr"] / 2,
+                color=colour,
+                label=precision,
+            )
+        # A nickname may hold dollar signs, between which Matplotlib would see mathematics.
+        axis.set_yticks(positions, rows["phone"], parse_math=False)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_title(MODELS[name].title, loc="left")
+        axis.set_xlabel("latency (ms)")
+    panels[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(PRECISIONS))
+    return drawing
+
+
+def render(results: pd.DataFrame) -> str:
+    """Return the figure and the table as HTML, with alternative text."""
+    if results.empty:
+        return "<p>No phone has reported yet.</p>"
+    phones = results["model"].value_counts().max()  # nicknames may be the same
+    middle = results.groupby("model", sort=False)["speedup"].median()
+    speedups = "; ".join(f"{MODELS[n].title}: median speedup {v:.2f}" for n, v in middle.items())
+    alt = f"Bars: latency in fp32 and int8. Phones: {phones}. {speedups}."
+    columns = ["phone", "model", "fp32_ms", "int8_ms", "speedup", "int8_top1", "threads",
+               "browser"]  # fmt: skip
+    as_html = results[columns].to_html(index=False, float_format="%.3g", border=0)
+    return plotting.picture(figure(results), alt) + as_html
+
+
+class Board:
+    """The results in a notebook, drawn anew by a thread of its own after each ``refresh``."""
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+        self._changed = threading.Event()
+        self._handle = display(HTML(self._draw()), display_id=True)
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def refresh(self) -> None:
+        """Have the board drawn anew soon; reports that come meanwhile share a drawing."""
+        self._changed.set()
+
+    def _draw(self) -> str:
+        return render(table(self._reports.latest()))
+
+    def _follow(self) -> None:
+        while self._changed.wait():
+            self._changed.clear()
+            if self._handle is not None:  # None outside a notebook
+                self._handle.update(HTML(self._draw()))

@@ -1,0 +1,143 @@
+"""What a row of `qlearn.sweep` is known by, so that it is measured once."""
+
+import hashlib
+import inspect
+import pickle
+import platform
+from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from qlearn.data import DataSet
+from qlearn.quantization.schemes import Scheme
+from qlearn.system.cache import home, source_digest
+
+# Whose code decides what a row says.
+SOURCES = ("benchmarking", "calibration", "quantization/pt2e", "quantization/qconfigs",
+           "quantization/schemes", "quantization/weight_only", "sweeps/worker",
+           "system/machine_load", "training")  # fmt: skip
+VERSIONS = ("torchvision", "torchao", "executorch")
+PLAIN = (bool, int, float, str, tuple, type(None))
+
+
+def kept_row(path: Path) -> dict[str, float | str] | None:
+    """Return a row from the cache, or None if it is absent or damaged.
+
+    Parameters
+    ----------
+    path
+        From `path_of`.
+    """
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, weights_only=True)
+    except (RuntimeError, LookupError, EOFError, OSError, ValueError, pickle.UnpicklingError):
+        print(f"Notice: {path} is damaged; its row is measured again.")
+        return None
+
+
+def digest_of(model: nn.Module, data: DataSet, batch: int) -> str | None:
+    """Hash whatever a row depends on, its scheme apart; None for what has no bytes to hash.
+
+    Parameters
+    ----------
+    model, data, batch
+        As `qlearn.sweep` takes them.
+    """
+    digest = hashlib.sha256(source_digest(*SOURCES).encode())
+    machine = (platform.machine(), torch.cpu.get_capabilities().get("cpu_name"))
+    settings = (torch.backends.quantized.engine, torch.get_num_threads(), batch)
+    digest.update(repr((machine, settings, [version(name) for name in VERSIONS])).encode())
+    try:
+        for part in _parts_of(model):
+            digest.update(part)
+        for samples in (data.train, data.test):
+            for sample, label in (samples[index] for index in range(len(samples))):
+                digest.update(_bytes(sample))
+                digest.update(str(int(label)).encode())
+    except (RuntimeError, TypeError, AttributeError):  # sparse, scripted or on another device
+        return None
+    return digest.hexdigest()
+
+
+def path_of(content: str | None, scheme: Scheme) -> Path | None:
+    """Return the file of a row; None where it cannot be told from others, and so is not kept.
+
+    Parameters
+    ----------
+    content
+        From `digest_of`.
+    scheme
+        Of the row.
+    """
+    if content is None:
+        return None
+    digest = hashlib.sha256(content.encode())
+    try:
+        for part in _meaning(scheme):
+            digest.update(part)
+    except (TypeError, AttributeError, RuntimeError, pickle.PicklingError):
+        return None
+    return home() / "sweeps" / f"{digest.hexdigest()[:20]}.pt"
+
+
+def _parts_of(model: nn.Module) -> Iterator[bytes]:
+    """Everything that decides what a model computes: structure, methods, settings and tensors."""
+    yield repr(model).encode()
+    for name, module in model.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, PLAIN)}
+        yield repr((name, type(module).__qualname__, sorted(plain.items()))).encode()
+    for kind in dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__):
+        if not kind.__module__.startswith(("torch.", "builtins")):
+            for name, function in vars(kind).items():
+                yield name.encode() + _text(function).encode() if callable(function) else b""
+    # Buffers that are not persistent are in no state_dict.
+    for name, value in [*model.state_dict().items(), *model.named_buffers()]:
+        yield name.encode() + _bytes(value)
+
+
+def _meaning(scheme: Scheme) -> Iterator[bytes]:
+    """Yield what a scheme does: its text, its options, and the values that it refers to."""
+    import cloudpickle
+
+    function = scheme.func if isinstance(scheme, partial) else scheme
+    options = (scheme.args, scheme.keywords) if isinstance(scheme, partial) else ()
+    yield repr(options).encode()
+    if not inspect.isfunction(function):
+        yield cloudpickle.dumps(function)
+        return
+    yield function.__module__.encode() + _text(function).encode()
+    if function.__module__ == "qlearn.quantization.schemes":
+        return  # all of that module is in the row's content
+    yield repr((function.__defaults__, function.__kwdefaults__)).encode()
+    variables = inspect.getclosurevars(function)
+    for name, value in sorted({**variables.globals, **variables.nonlocals}.items()):
+        yield name.encode()
+        if isinstance(value, ModuleType):
+            continue
+        text = callable(value) and not isinstance(value, nn.Module)
+        yield _text(value).encode() if text else cloudpickle.dumps(value)
+
+
+def _text(function: object) -> str:
+    """Return a function's source, or its byte code where the source is not at hand."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return repr(function)
+        constants = [value for value in code.co_consts if isinstance(value, PLAIN)]
+        return code.co_code.hex() + repr((code.co_names, constants))
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, torch.Tensor):
+        return repr(value).encode()
+    return value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()

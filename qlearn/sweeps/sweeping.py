@@ -1,0 +1,219 @@
+"""Run through schemes: a process of its own for each, a row for each, whatever becomes of it."""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from qlearn.calibration import require_eval
+from qlearn.data import DataSet
+from qlearn.quantization.schemes import ALL, Scheme
+from qlearn.sweeps.rows import digest_of, kept_row, path_of
+from qlearn.sweeps.worker import ended
+from qlearn.system.cache import save_atomically
+from qlearn.system.machine_load import NotedTable
+
+PATIENCE = 300  # seconds that one row may take
+# Where a fork is safe, a process that has imported everything forks for each row; elsewhere a
+# process makes one row and ends.
+FORKS = sys.platform == "linux"
+# Of the table; the reason last, as it is the widest.
+COLUMNS = [
+    *("size_mb", "size_ratio", "latency_ms", "spread_ms", "speedup", "speedup_low"),
+    *("speedup_high", "accuracy", "accuracy_change", "standard_error", "agreement"),
+    *("float_ms", "make_s", "reason"),
+]
+
+
+def sweep(
+    model: nn.Module,
+    schemes: Iterable[str] | Mapping[str, Scheme],
+    data: DataSet,
+    *,
+    batch: int = 1,
+    limit: float | None = None,
+    force: bool = False,
+) -> pd.DataFrame:
+    """Make a model by each scheme and compare it with the float one.
+
+    Each row is made and measured in a process of its own, beside the float model, in interleaved
+    rounds. A scheme that fails, is not supported or ends its process is a row without numbers and
+    with a reason. Rows are kept in the cache, by the content of the model and the data, the text
+    of the scheme, of what it refers to and of the model's methods, the versions, the machine, the
+    quantized engine and the threads: asked for again, they are read. What cannot be told apart in
+    this way (a model on a GPU, say) is measured every time.
+
+    Parameters
+    ----------
+    model
+        A float model in eval mode, from a batch of inputs to N×classes logits. It may be of a
+        class defined in a notebook.
+    schemes
+        Names of ``qlearn.schemes.ALL``, or a mapping from names to functions of your own, each
+        of (model, training loader).
+    data
+        Samples to calibrate and train with, and to measure accuracy on.
+    batch
+        Samples in the batch that is timed.
+    limit
+        Seconds after which no further row is begun: what is in the cache is read all the same,
+        the others say that they were not measured. No limit when None.
+    force
+        Measure again what is in the cache: a row may have met a busy machine.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `compare`, where ``speedup`` and the like are against the float model of
+        the same process; ``float_ms``, the latency of that; ``make_s``, the seconds that the
+        scheme took to make the model; and ``reason``, empty where there are numbers.
+        ``latency_ms`` and ``spread_ms`` are scaled to the median of ``float_ms``, because rows
+        are measured at different times. A note under the table names the rows that were measured
+        on a busy machine; they are kept all the same, until ``force`` measures them again.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, the model is in training mode or cannot be sent to a process, or
+        the data has no test samples.
+    """
+    from tqdm import tqdm
+
+    chosen = _chosen(schemes)
+    require_eval(model, "the model")
+    samples = len(data.test)
+    if not 1 <= batch <= samples:
+        raise ValueError(f"batch is {batch}; it has to be from 1 to {samples}, the test samples.")
+    content = digest_of(model, data, batch)
+    rows, begun = {}, time.monotonic()
+    bar = tqdm(chosen.items(), desc="sweep", unit="scheme", file=sys.stdout, ncols=80)
+    with _Worker(model, data, batch) as worker:
+        for name, scheme in bar:
+            bar.set_postfix_str(name)
+            path = path_of(content, scheme)
+            row = None if force or path is None else kept_row(path)
+            if row is None and limit is not None and time.monotonic() - begun > limit:
+                row = {"reason": f"not measured: the limit of {limit:g} s was reached"}
+            elif row is None:
+                row, lasting = worker.row(scheme)
+                if lasting and path is not None:
+                    save_atomically(row, path)
+            rows[name] = row
+    table = _comparable(NotedTable.from_dict(rows, orient="index").reindex(columns=COLUMNS))
+    table.attrs = {"note": _note_on([name for name, row in rows.items() if row.get("busy")])}
+    return table
+
+
+def _note_on(busy: list[str]) -> str:
+    """Say which rows were measured on a busy machine; "" when none was."""
+    if not busy:
+        return ""
+    return (
+        f"Note: the machine was busy when {', '.join(busy)} {'was' if len(busy) == 1 else 'were'} "
+        "measured: the latency is longer than the model needs, and the speedup holds as far as "
+        "its interval allows. With force=True a quiet machine measures all rows again."
+    )
+
+
+def _comparable(table: NotedTable) -> NotedTable:
+    """Put all latencies on one scale: processes at different times met other moods of a machine."""
+    usual = table["float_ms"].median() / table["float_ms"]
+    table["latency_ms"] = table["latency_ms"] * usual
+    table["spread_ms"] = table["spread_ms"] * usual
+    return table.rename_axis("scheme")
+
+
+def _chosen(schemes: Iterable[str] | Mapping[str, Scheme]) -> dict[str, Scheme]:
+    if isinstance(schemes, Mapping):
+        chosen = dict(schemes)
+    else:
+        names = [schemes] if isinstance(schemes, str) else list(schemes)
+        unknown = [name for name in names if name not in ALL]
+        if unknown:
+            raise ValueError(f"there is no scheme {unknown[0]!r}; there are: {', '.join(ALL)}.")
+        chosen = {name: ALL[name] for name in names}
+    if not chosen:
+        raise ValueError(f"schemes is empty; there are: {', '.join(ALL)}.")
+    return chosen
+
+
+class _Worker:
+    """The process that makes rows, started when it is needed and again when it has ended."""
+
+    def __init__(self, model: nn.Module, data: DataSet, batch: int) -> None:
+        engine = torch.backends.quantized.engine
+        self.task = (model, data, batch, torch.get_num_threads(), engine)
+        self.process: subprocess.Popen | None = None
+        self.count = 0
+
+    def __enter__(self) -> "_Worker":
+        self.place = tempfile.TemporaryDirectory()
+        self.folder = Path(self.place.name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        self.place.cleanup()
+
+    def row(self, scheme: Scheme) -> tuple[dict[str, float | str], bool]:
+        """Return the row of a scheme, and whether it would come out the same again."""
+        name = str(self.count)
+        self.count += 1
+        try:
+            self._send(scheme, name)
+        except (TypeError, AttributeError, RuntimeError, OSError, pickle.PicklingError) as error:
+            return {"reason": f"cannot be sent to another process: {error}"[:200]}, False
+        result = self.folder / f"{name}.row"
+        patience = time.monotonic() + PATIENCE
+        while not result.exists():
+            if time.monotonic() > patience:
+                self._end()
+                return {"reason": f"gave no result within {PATIENCE} s"}, False
+            if self.process.poll() is not None and not result.exists():
+                return {"reason": ended(self.process.returncode, self.folder)}, False
+            time.sleep(0.02)
+        if not FORKS:
+            self.process.wait()
+        row = json.loads(result.read_text(encoding="utf-8"))
+        return row, row.pop("lasting", False)
+
+    def _send(self, scheme: Scheme, name: str) -> None:
+        """Write the scheme where the process reads it, and tell it; start it if need be."""
+        import cloudpickle
+
+        # By value where a class is defined in a notebook, which no other process can import.
+        (self.folder / f"{name}.scheme").write_bytes(cloudpickle.dumps(scheme))
+        if self.process is None or self.process.poll() is not None:
+            work = cloudpickle.dumps(self.task)
+            (self.folder / "task").write_bytes(pickle.dumps((sys.path, work)))
+            with open(self.folder / "log", "w") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "qlearn.sweeps.worker", str(self.folder), str(FORKS)],
+                    stdin=subprocess.PIPE, stdout=log, stderr=log, text=True,
+                    start_new_session=True,
+                )  # fmt: skip
+        self.process.stdin.write(f"{name}\n")
+        self.process.stdin.flush()
+
+    def _end(self) -> None:
+        """End the process and the one that it forked."""
+        if self.process is None:
+            return
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
+        self.process.communicate()
+        self.process = None

@@ -1,0 +1,1 @@
+"""The machine under the course: cache, threads, load, warnings, JupyterLab, `qlearn doctor`."""

@@ -1,0 +1,33 @@
+"""Whether every base model is in the cache, known without the seconds that PyTorch's import costs.
+
+The names of their files are PyTorch's to compute (``pretrained.path``), so they are written down
+once they are all there, under a key of everything that they are computed from.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from qlearn.system.cache import home, making, source_digest
+
+
+def complete() -> bool:
+    """Return whether the list is there, and every file on it."""
+    try:
+        names = _list().read_text().split()
+    except OSError:
+        return False
+    return all((_list().parent / name).exists() for name in names)
+
+
+def record(files: Iterable[Path]) -> None:
+    """Write down that these files are all there are."""
+    # Where that cannot be written, the only loss is that time is spent to find out again.
+    with suppress(OSError), making(_list()) as unfinished:
+        unfinished.write_text("\n".join(file.name for file in files))
+
+
+def _list() -> Path:
+    sources = source_digest("pretrained", "models", "data/text")
+    return home() / "models" / f"all-{sources[:10]}-{version('torchvision')}.txt"

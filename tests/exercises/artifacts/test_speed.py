@@ -1,0 +1,126 @@
+"""Claims about speed against a measurement that is made up: no test depends on a real time."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import qlearn
+from qlearn import benchmarking, checks
+from qlearn.system.machine_load import NotedTable
+
+MODEL, INPUTS = nn.Identity().eval(), torch.rand(2, 3)
+COLUMNS = ["speedup", "speedup_low", "speedup_high"]
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Give what `compare` measures, and count how often it is asked."""
+    calls = []
+
+    def set_to(low, high, note=""):
+        def compare(models, inputs, **options):
+            calls.append((torch.get_num_threads(), torch.backends.quantized.engine, options))
+            rows = [[1.0, 1.0, 1.0], [np.sqrt(low * high), low, high]]
+            table = NotedTable(rows, index=[*models], columns=COLUMNS)
+            table.attrs["note"] = note
+            return table
+
+        monkeypatch.setattr(benchmarking, "compare", compare)
+        return calls
+
+    return set_to
+
+
+def row(low, high):
+    return dict(zip(COLUMNS, ((low + high) / 2, low, high), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("claim", "factor"),
+    [(row(1.8, 2.2), 1.0), (2.0, 1.0), (row(0.5, 1.0), 2.0), (row(3.9, 5.0), 2.0), (row(1, 9), 1.0),
+     (pd.Series(row(1.9, 2.1)), 1.0), (np.float32(2), 1.0), ({"speedup": 2}, 1.0)],
+)  # fmt: skip
+def test_a_claim_whose_interval_overlaps_holds(machine, claim, factor, capsys):
+    calls = machine(1.9, 2.1)
+    checks.faster_claim_holds(claim, MODEL, MODEL, INPUTS, factor)
+    assert len(calls) == 1 and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("claim", "text"),
+    [(row(4.4, 5.0), "4.4 to 5"), (row(0.1, 0.9), "0.1 to 0.9"), (100, "100"), (0.01, "0.01")],
+)
+def test_a_claim_that_a_calm_machine_does_not_confirm_is_refused(machine, claim, text, capsys):
+    calls = machine(1.9, 2.1)
+    with pytest.raises(AssertionError) as refused:
+        checks.faster_claim_holds(claim, MODEL, MODEL, INPUTS, 2.0)
+    said, (threads, engine, _) = str(refused.value), calls[0]
+    assert f"A speedup of {text} was handed in, and 1.9 to 2.1 is measured here" in said
+    assert f"on {threads} thread" in said and f"engine {engine}" in said and "compare" in said
+    assert len(calls) == 3 and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("measured", "reason"),
+    [((1.9, 2.1, "Note: the machine was busy"), "the machine is busy"),
+     ((1.0, 2.5, ""), "more than 2 times apart")],
+)  # fmt: skip
+def test_an_unsteady_measurement_gives_the_points_and_says_why(machine, measured, reason, capsys):
+    machine(*measured)
+    checks.faster_claim_holds(row(50, 60), MODEL, MODEL, INPUTS, 2.0)
+    said = capsys.readouterr().out
+    assert reason in said and "A speedup of 50 to 60" in said and "the points are given" in said
+
+
+@pytest.mark.parametrize(
+    ("claim", "text"),
+    [
+        ("fast", "'fast' is none"), (None, "'None' is none"), (True, "'True' is none"),
+        (-1, "'-1' is none"), (float("nan"), "'nan' is none"), (float("inf"), "'inf' is none"),
+        ([1, 2], "is none"), ({"time": 2}, "lacks 'speedup'"),
+        (row(3, 2), "not between 3 and 2"),
+        ({"speedup": 5, "speedup_low": 1, "speedup_high": 2}, "5 is not between 1 and 2"),
+        ({"speedup": 2, "speedup_low": "low", "speedup_high": 3}, "speedup_low is a positive"),
+        ({"speedup": 2, "speedup_low": 1, "speedup_high": None}, "speedup_high is a positive"),
+        ({"speedup": 2, "speedup_low": 1, "speedup_high": float("inf")}, "speedup_high"),
+    ],
+)  # fmt: skip
+def test_a_claim_that_is_none_gets_a_sentence(machine, claim, text):
+    calls = machine(1.9, 2.1)
+    with pytest.raises(AssertionError, match="speedup") as refused:
+        checks.faster_claim_holds(claim, MODEL, MODEL, INPUTS)
+    assert text in str(refused.value) and not calls
+
+
+def test_it_is_measured_as_the_claim_was(machine, folder, monkeypatch):
+    monkeypatch.setattr("qlearn.exercises.conditions.usable_cores", lambda: [0, 1])
+    calls = machine(1.9, 2.1)
+    before = torch.get_num_threads(), torch.backends.quantized.engine
+    folder.mkdir()
+    for engine in torch.backends.quantized.supported_engines:
+        for threads in (1, 2):
+            made_with = {"threads": threads, "engine": engine}
+            file = {"value": row(1.9, 2.1), "made_with": made_with}
+            (folder / "speedup.json").write_text(json.dumps(file))
+            claim = qlearn.answers()["speedup"]
+            with checks.as_measured(claim):
+                checks.faster_claim_holds(claim.load(), MODEL, MODEL, INPUTS)
+            assert calls[-1][:2] == (threads, engine if engine != "none" else before[1])
+            assert calls[-1][2].get("threads") is None, "the threads that are set"
+    assert (torch.get_num_threads(), torch.backends.quantized.engine) == before
+
+
+def test_a_table_of_compare_is_a_claim_as_it_is(images, cnn):
+    table = qlearn.compare({"fp32": cnn, "same": cnn}, images, seconds=0.05)
+    qlearn.submit("table", table)
+    claimed = checks.table_has(checks.exists("table"), COLUMNS, ["fp32", "same"])
+    checks.faster_claim_holds(claimed.loc["same"], cnn, cnn, images)
+
+
+def test_a_model_that_fails_is_refused_in_a_sentence(cnn, images):
+    with pytest.raises(AssertionError, match="cannot be measured again, a model fails"):
+        checks.faster_claim_holds(1.0, cnn, nn.Linear(3, 3).eval(), images)

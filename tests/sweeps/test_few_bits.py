@@ -1,0 +1,54 @@
+"""The orderings of Krishnamoorthi 2018 and Nagel 2019, 2021, on three seeds of small studies."""
+
+import pytest
+
+from qlearn.sweeps import few_bits
+
+
+@pytest.fixture(scope="module")
+def study():
+    """Three seeds, weights of 4 bits, calibrated and repaired: some seconds a seed."""
+    return few_bits.low_bit_study(
+        seeds=(0, 1, 2), bits=(4,), float_epochs=3, methods=("PTQ", "repaired")
+    )
+
+
+def test_every_combination_has_a_row_for_every_seed(study):
+    assert (study.groupby(["bits", "scales", "method"])["seed"].nunique() == 3).all()
+    assert study["accuracy"].between(0, 1).all()
+
+
+def test_in_four_bits_repair_wins_on_every_seed_and_scales_per_channel_in_the_mean(study):
+    by_seed = study.set_index(["seed", "scales", "method"])["accuracy"].unstack([1, 2])
+    plain, channel = by_seed["per tensor", "PTQ"], by_seed["per channel", "PTQ"]
+    assert (by_seed["per tensor", "repaired"] > plain).all(), by_seed
+    assert by_seed["per tensor", "repaired"].mean() > plain.mean() + 0.1, by_seed
+    assert channel.mean() > plain.mean() + 0.1, by_seed
+
+
+def test_in_three_bits_the_papers_order_comes_out():
+    """Calibrated, repaired, trained from the equalized model; and training helps on its own."""
+    methods = ("PTQ", "repaired", "QAT", "equalized, QAT")
+    study = few_bits.low_bit_study(bits=(3,), float_epochs=3, qat_epochs=2, methods=methods)
+    means = study.groupby(["scales", "method"])["accuracy"].mean()
+    for scales in ("per tensor", "per channel"):
+        plain, repaired, trained, both = (means[scales, method] for method in methods)
+        assert plain + 0.05 < repaired < both, means
+        assert plain + 0.05 < trained, means
+    for method in methods:
+        assert means["per channel", method] > means["per tensor", method], means
+
+
+@pytest.mark.parametrize("wrong", [{"methods": ["repared"]}, {"bits": [2]}])
+def test_a_method_or_width_that_the_study_does_not_know_is_refused(wrong):
+    with pytest.raises(ValueError, match="knows no others"):
+        few_bits.low_bit_study(**wrong)
+
+
+def test_a_kept_study_is_read_back(tmp_path, monkeypatch, study):
+    monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
+    monkeypatch.setattr(few_bits, "low_bit_study", lambda: study)
+    assert few_bits.kept_study() is None
+    assert [few_bits.keep_study(), few_bits.keep_study()] == ["made", "there"]
+    assert few_bits.keep_study(force=True) == "made"
+    assert few_bits.kept_study().equals(study)
