@@ -26,6 +26,7 @@ def test_in_four_bits_repair_wins_on_every_seed_and_scales_per_channel_in_the_me
     assert channel.mean() > plain.mean() + 0.1, by_seed
 
 
+@pytest.mark.long
 def test_in_three_bits_the_papers_order_comes_out():
     """Calibrated, repaired, trained from the equalized model; and training helps on its own."""
     methods = ("PTQ", "repaired", "QAT", "equalized, QAT")
