@@ -164,7 +164,7 @@ def path(name: str) -> Path:
     import torchvision
 
     recipe = RECIPES[name]
-    made_by = (_build(name), recipe.stages, SEED, torch.__version__, torchvision.__version__)
+    made_by = (_build_empty(name), recipe.stages, SEED, torch.__version__, torchvision.__version__)
     key = hashlib.sha256(repr(made_by).encode()).hexdigest()[:10]
     return home() / "models" / f"{name}-{key}.pt"
 
@@ -173,6 +173,12 @@ def _build(name: str) -> nn.Module:
     """Return the untrained model, the same one every time; the caller's random state is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
+        return RECIPES[name].model()
+
+
+def _build_empty(name: str) -> nn.Module:
+    """Return the model without its numbers: most of the time of building one is drawing them."""
+    with torch.device("meta"):
         return RECIPES[name].model()
 
 
@@ -185,9 +191,9 @@ def _read(name: str) -> nn.Module | None:
     file = path(name)
     if not file.exists():
         return None
-    model = _build(name)
+    model = _build_empty(name)
     try:
-        model.load_state_dict(torch.load(file, weights_only=True))
+        model.load_state_dict(torch.load(file, weights_only=True), assign=True)
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, pickle.UnpicklingError):
         return None
     return model.eval()
