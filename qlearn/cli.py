@@ -93,9 +93,9 @@ def export(
     output: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("exported"),
 ) -> None:
     """Write a model for other runtimes, and run each file beside the model."""
-    from qlearn.export import shell
+    from qlearn.export.command import export_command
 
-    raise typer.Exit(shell.main(model, to.split(","), int8, output))
+    raise typer.Exit(export_command(model, to.split(","), int8, output))
 
 
 @app.command("arm-check")
@@ -129,7 +129,7 @@ def phone(
 ) -> None:
     """Serve a page on which phones time fp32 against int8, and collect their reports."""
     from qlearn.room.phone import MODELS, serve
-    from qlearn.room.phone.terminal import run
+    from qlearn.room.phone.terminal import serve_until_interrupted
 
     names = models.split(",") if models is not None else list(MODELS)
     try:
@@ -137,7 +137,7 @@ def phone(
     except (OSError, RuntimeError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    run(server)
+    serve_until_interrupted(server)
 
 
 @app.command()

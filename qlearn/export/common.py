@@ -1,9 +1,6 @@
 """What every exporter begins and ends with: its arguments, and the check of the written file."""
 
-import contextlib
 import copy
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from qlearn.calibration import has_observer, inputs_of, sqnr
 from qlearn.export.refusals import Refusal
+from qlearn.system.errors import explain
 
 Inputs = Iterable[Tensor | tuple[Tensor, Tensor]]
 
@@ -52,11 +50,11 @@ class Exported:
     leftovers: Counter[str] | None = None
 
     def __fspath__(self) -> str:
-        """Return the path, for ``open`` and its like."""
+        """Return the path: ``open`` and other functions take the object as one."""
         return str(self.path)
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return the report in one line."""
         parts = [f"{self.path.name}: {self.size_mb:.3f} MB", f"SQNR {self.sqnr_db:.1f} dB"]
         if self.top1 is not None:
             parts.append(f"top-1 {self.top1:.1%}")
@@ -66,47 +64,26 @@ class Exported:
         return ", ".join(parts)
 
 
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place only if the block succeeds.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder of ``path`` does not exist.
-    """
+def require_folder(path: str | Path) -> Path:
+    """Return the path of a file to write, or raise FileNotFoundError if its folder is missing."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder {path.parent} does not exist: make it first.")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        unfinished = Path(folder) / path.name
-        yield unfinished
-        os.replace(unfinished, path)
+    return path
 
 
-def existing(path: str | Path, writer: str) -> Path:
-    """Return the path of a file that is there.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not: the sentence names ``writer``, the function that writes such files.
-    """
+def require_file(path: str | Path, writer: str) -> Path:
+    """Return the path, or raise FileNotFoundError, which names the function that writes it."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: write it with qlearn.export.{writer}.")
     return path
 
 
-def opened(model: nn.Module, example: Tensor, calibration: Inputs | None = None) -> nn.Module:
-    """Return the model in eval mode, a copy if it is not, after it was seen to run on the example.
-
-    Raises
-    ------
-    Refusal
-        If the model is not ready, cannot run, gives anything but one finite tensor, or is
-        quantized already and there are inputs to calibrate with.
-    """
+def require_runnable(
+    model: nn.Module, example: Tensor, calibration: Inputs | None = None
+) -> nn.Module:
+    """Return the model in eval mode (a copy if it is not), or refuse what cannot be exported."""
     if not isinstance(example, Tensor):
         raise Refusal(f"The example is a {type(example).__name__}: give one input tensor.")
     if has_observer(model):
@@ -115,30 +92,26 @@ def opened(model: nn.Module, example: Tensor, calibration: Inputs | None = None)
         raise Refusal("The model is quantized already: leave the calibration inputs out.")
     # An exported graph is always marked as training, and refuses eval().
     if "eval" not in vars(model) and any(module.training for module in model.modules()):
-        model = _evaluation_copy(model)
+        try:
+            model = copy.deepcopy(model).eval()
+        except Exception as error:
+            raise Refusal(
+                f"The model is in training mode and cannot be copied ({explain(error)}): call its "
+                "eval() first."
+            ) from error
     try:
         with torch.no_grad():
             outputs = model(example)
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0][:200]
         raise Refusal(
             f"The model does not run on the example, of shape {tuple(example.shape)} "
-            f"({type(error).__name__}: {first}): give an input that it takes."
+            f"({explain(error)}): give an input that it takes."
         ) from error
     if not isinstance(outputs, Tensor):
         raise Refusal(f"The model returns a {type(outputs).__name__}: let it return one tensor.")
     if not outputs.isfinite().all():
-        raise Refusal("The model's own outputs are not finite: mend it before you export it.")
+        raise Refusal("The model's own outputs are not finite: fix it before you export it.")
     return model
-
-
-def _evaluation_copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model).eval()
-    except Exception as error:
-        raise Refusal(
-            f"The model is in training mode and cannot be copied ({error}): call its eval() first."
-        ) from error
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -182,28 +155,25 @@ def calibration_inputs(calibration: Inputs, example: Tensor) -> Iterator[Tensor]
         )
 
 
-def compared(example: Tensor, check: Inputs | None) -> list[Tensor]:
+def gather_inputs(example: Tensor, check: Inputs | None) -> list[Tensor]:
     """Return the inputs to compare a file on: the example, and those given for the purpose."""
     return [example, *(calibration_inputs(check, example) if check is not None else ())]
 
 
-def remembering(batches: Iterable[Tensor], kept: list[Tensor]) -> Iterator[Tensor]:
-    """Pass batches on, and add the first of them to ``kept``, to compare the file on."""
+def copy_first(batches: Iterable[Tensor], inputs: list[Tensor]) -> Iterator[Tensor]:
+    """Pass batches on; add the first of them to ``inputs``, which the file is compared on."""
     for batch in batches:
-        if len(kept) * len(batch) < COMPARED:
-            kept.append(batch)
+        if len(inputs) * len(batch) < COMPARED:
+            inputs.append(batch)
         yield batch
 
 
-def verified(
+def verify(
     path: Path, run: Callable[[Tensor], Tensor], model: nn.Module, inputs: list[Tensor], exact: bool
 ) -> tuple[float, float, float | None]:
-    """Run the written file beside the model; return MB, SQNR in dB and top-1 agreement.
+    """Return MB, SQNR in dB and top-1 agreement of a file, or refuse one that computes otherwise.
 
-    Raises
-    ------
-    Refusal
-        If an output has another shape or is not finite, or the file must be exact and is not.
+    ``exact`` files must have ``FLOAT32_DB``.
     """
     with torch.no_grad():
         wanted = torch.cat([model(batch) for batch in inputs])

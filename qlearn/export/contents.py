@@ -41,7 +41,7 @@ class Contents:
     Attributes
     ----------
     layers
-        One word pair a layer, such as "static conv", "dynamic linear" or "float conv" when
+        Two words for each layer, such as "static conv", "dynamic linear" or "float conv" when
         XNNPACK runs it, and "portable conv" when it was left to the slow portable operators.
     scales
         Scales of the activations, per tensor.
@@ -79,22 +79,22 @@ def executorch_contents(path: str | Path) -> Contents:
         program = deserialize_pte_binary(data).program
         layers, scales, leftovers, delegates = [], [], Counter(), 0
         for plan in program.execution_plan:
-            called = list(_called(plan))
+            called = list(_list_calls(plan))
             leftovers.update(f"{name}.{overload}".rstrip(".") for name, overload in called)
             layers += [f"portable {OPERATORS[name]}" for name, _ in called if name in OPERATORS]
             delegates += len(plan.delegates)
             for delegate in plan.delegates:
                 if delegate.id == "XnnpackBackend":
                     blob = program.backend_delegate_data[delegate.processed.index].data
-                    graph = _xnnpack_graph(bytes(blob))
-                    layers += _layers(graph)
-                    scales += _scales(graph)
+                    nodes, tensors = _decode_xnnpack(bytes(blob))
+                    layers += (_name_layer(*node, tensors) for node in nodes if node[0] in LAYERS)
+                    scales += _list_scales(tensors)
     except Exception as error:
         raise ValueError(f"it is damaged: {type(error).__name__}") from error
     return Contents(layers, scales, delegates, leftovers)
 
 
-def _called(plan: Any) -> Iterator[tuple[str, str]]:
+def _list_calls(plan: Any) -> Iterator[tuple[str, str]]:
     """Yield name and overload of the operator of each call."""
     for chain in plan.chains:
         for instruction in chain.instructions:
@@ -103,8 +103,8 @@ def _called(plan: Any) -> Iterator[tuple[str, str]]:
                 yield plan.operators[number].name, plan.operators[number].overload
 
 
-def _xnnpack_graph(blob: bytes) -> dict:
-    """Decode the flatbuffer that XNNPACK's backend is given."""
+def _decode_xnnpack(blob: bytes) -> tuple[list[tuple[str, dict]], dict[int, dict]]:
+    """Return the nodes (type and fields) and the tensors (by number) of XNNPACK's graph."""
     from importlib.resources import files
 
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
@@ -123,37 +123,26 @@ def _xnnpack_graph(blob: bytes) -> dict:
             _flatc_decompile(folder, str(schema), str(binary), ["--raw-binary"])
         text = binary.with_suffix(".json").read_bytes()
     # An unbounded activation is written as a bare inf, which JSON does not know.
-    return json.loads(re.sub(rb": -?(?:inf|nan)\b", rb": null", text))
+    graph = json.loads(re.sub(rb": -?(?:inf|nan)\b", rb": null", text))
+    values = [value["xvalue_union"] for value in graph["xvalues"]]
+    # A quantized tensor's entry holds that of the tensor, and its scale beside it.
+    tensors = [v.get("tensor_value", v) | {"quantized": v.get("quant_params")} for v in values]
+    nodes = [(node["xnode_union_type"], node["xnode_union"]) for node in graph["xnodes"]]
+    return nodes, {tensor["id_out"]: tensor for tensor in tensors}
 
 
-def _values(graph: dict) -> dict[int, dict]:
-    """Tensors by number, with ``scale`` where they have one."""
-    values = {}
-    for value in graph["xvalues"]:
-        tensor = value["xvalue_union"]
-        tensor = tensor.get("tensor_value", tensor) | {
-            "scale": tensor.get("quant_params", {}).get("scale")
-        }
-        values[tensor["id_out"]] = tensor
-    return values
+def _name_layer(kind: str, fields: dict, tensors: dict[int, dict]) -> str:
+    inputs, weights = (tensors[fields[key]]["datatype"] for key in ("input1_id", "filter_id"))
+    if weights not in WEIGHTS:
+        how = "float"
+    elif inputs in STATIC:
+        how = "static"
+    else:
+        how = "dynamic" if inputs in DYNAMIC else "weight-only"
+    return f"{how} {LAYERS[kind]}"
 
 
-def _layers(graph: dict) -> Iterator[str]:
-    values = _values(graph)
-    for node in graph["xnodes"]:
-        kind = LAYERS.get(node["xnode_union_type"])
-        if kind:
-            read = [values[node["xnode_union"][key]] for key in ("input1_id", "filter_id")]
-            inputs, weights = (tensor["datatype"] for tensor in read)
-            if weights not in WEIGHTS:
-                yield f"float {kind}"
-            elif inputs in STATIC:
-                yield f"static {kind}"
-            else:
-                yield f"{'dynamic' if inputs in DYNAMIC else 'weight-only'} {kind}"
-
-
-def _scales(graph: dict) -> Iterator[float]:
-    for tensor in _values(graph).values():
+def _list_scales(tensors: dict[int, dict]) -> Iterator[float]:
+    for tensor in tensors.values():
         if tensor["datatype"] in STATIC and not tensor["constant_buffer_idx"]:
-            yield tensor["scale"]
+            yield tensor["quantized"]["scale"]

@@ -1,4 +1,4 @@
-"""What exporters and runtimes print, Python and C++ alike, is held back."""
+"""Silence for exporters and runtimes, in Python and in C++."""
 
 import contextlib
 import logging
@@ -16,32 +16,32 @@ def quiet() -> Iterator[None]:
     """Hold back what exporters and runtimes print; show it after all if an exception passes.
 
     Python's streams are redirected, and the process's own (file descriptors 1 and 2) too, because
-    C++ code writes there. Warnings and log records below ERROR are dropped. A `Refusal` says all
-    that is to be said: nothing more is shown.
+    C++ code writes there. Warnings and log records below ERROR are dropped. With a `Refusal`, which
+    explains itself, nothing is shown.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
+    descriptors = [os.dup(1), os.dup(2)]
     disabled = logging.root.manager.disable
-    with tempfile.TemporaryFile("w+", errors="replace") as said, warnings.catch_warnings():
+    with tempfile.TemporaryFile("w+", errors="replace") as held, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(max(disabled, logging.WARNING))
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
-        unexplained = True
+        os.dup2(held.fileno(), 1)
+        os.dup2(held.fileno(), 2)
+        failed = True
         try:
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            with contextlib.redirect_stdout(held), contextlib.redirect_stderr(held):
                 yield
-            unexplained = False
+            failed = False
         except Refusal:
-            unexplained = False
+            failed = False
             raise
         finally:
-            said.flush()
-            for number, copy in zip((1, 2), kept, strict=True):
+            held.flush()
+            for number, copy in enumerate(descriptors, 1):
                 os.dup2(copy, number)
                 os.close(copy)
             logging.disable(disabled)
-            if unexplained:
-                said.seek(0)
-                sys.stderr.write(said.read())
+            if failed:
+                held.seek(0)
+                sys.stderr.write(held.read())

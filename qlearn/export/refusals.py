@@ -49,18 +49,10 @@ class Refusal(ValueError):
 
 
 @contextlib.contextmanager
-def explaining(target: str) -> Iterator[None]:
-    """Turn an exporter's exception into a `Refusal` of one sentence.
+def refusing(target: str) -> Iterator[None]:
+    """Turn an exporter's exception into a `Refusal` of one sentence, which names the target.
 
-    Parameters
-    ----------
-    target
-        What the model is exported to, for the sentence.
-
-    Raises
-    ------
-    Refusal
-        For every exception of the block but a missing file, a full disk or memory that is out.
+    A missing file, a full disk and memory that is out stay what they are.
     """
     try:
         yield
@@ -69,25 +61,24 @@ def explaining(target: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's own; TorchScript raises one without a number
-        raise Refusal(f"The model cannot be exported to {target}: {_reason(error)}.") from error
+        raise Refusal(f"The model cannot be exported to {target}: {_explain(error)}.") from error
 
 
-def _reason(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
     text = " ".join(" ".join(str(link) for link in chain).split())
-    code = _line(chain)
+    code = _find_line(chain)
     line = f", in the line `{code}`" if code else ""
     for pattern, sentence in REASONS.items():
-        found = re.search(pattern, text)
-        if found:
+        if found := re.search(pattern, text):
             return sentence.format(*found.groups(), line=line)
     first = re.sub(r"\x1b\[\d*m", "", str(chain[-1])).strip().partition("\n")[0].rstrip(".:")
     return f"{type(chain[-1]).__name__}: {textwrap.shorten(first, 160, placeholder=' …')}{line}"
 
 
-def _line(chain: list[BaseException]) -> str:
+def _find_line(chain: list[BaseException]) -> str:
     """Return the innermost line of the author's code that the exceptions passed, or ""."""
     for error in reversed(chain):
         # TorchScript compiles, so the author's line is in its message and not in the traceback.

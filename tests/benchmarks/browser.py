@@ -56,13 +56,13 @@ def browser_table(name: str, rounds: int) -> tuple[pd.DataFrame, str]:
     """
     from qlearn import phone
     from qlearn.benchmarking import MEGABYTE
-    from qlearn.room.phone.bundle import bundle
+    from qlearn.room.phone.model_files import write_bundles
     from qlearn.room.phone.results import name_browser
 
     with tempfile.TemporaryDirectory() as folder:
         with phone.serve([name], reports=Path(folder) / "reports.jsonl", rounds=rounds) as lab:
             report = phone.run_in_chromium(lab, _chromium())
-    runs, files = report["models"][name], bundle([name])[name]
+    runs, files = report["models"][name], write_bundles([name])[name]
     sizes = {p: (files / f"{p}.onnx").stat().st_size / MEGABYTE for p in runs}
     rows = {
         precision: {

@@ -23,7 +23,7 @@ DONE = "Done. The result has arrived."
 @pytest.fixture(scope="module")
 def resources(base_models):
     """What is served: the small CNN only, few rounds."""
-    from qlearn.room.phone.bundle import bundle
+    from qlearn.room.phone.model_files import write_bundles
     from qlearn.room.phone.runtime import fetch_runtime
 
     try:
@@ -32,7 +32,7 @@ def resources(base_models):
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    return list_resources(bundle(["small_cnn"]), engine, rounds=3)
+    return list_resources(write_bundles(["small_cnn"]), engine, rounds=3)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_the_second_check_fetches_and_compiles_nothing(files, several, monkeypat
 
 
 def test_a_runner_is_compiled_anew_when_its_source_changes(several, monkeypatch, tmp_path):
-    known = runner._runner()
+    known = runner._compile_runner()
     changed = tmp_path / "runner.cpp"
     changed.write_bytes(runner.SOURCE.read_bytes() + b"#error changed\n")
     monkeypatch.setattr(runner, "SOURCE", changed)
@@ -151,7 +151,7 @@ def test_damage_inside_is_noticed_on_arm_first(files, tmp_path, monkeypatch):
 
 
 def test_a_runner_that_crashes_gets_a_sentence():
-    assert "SIGSEGV; the file may be damaged" in runner._reason("", -11)
+    assert "SIGSEGV; the file may be damaged" in runner._explain("", -11)
 
 
 def test_wrong_files_end_with_code_2_and_one_line(tmp_path):
@@ -173,7 +173,7 @@ def test_without_the_tools_it_says_what_to_install(several, tmp_path, monkeypatc
 
 def test_an_emulator_that_takes_too_long_is_stopped(several, monkeypatch):
     arm.check(several)
-    monkeypatch.setattr(runner, "PATIENCE", 0.001)
+    monkeypatch.setattr(runner, "TOOL_TIMEOUT", 0.001)
     with pytest.raises(RuntimeError, match="no output on Arm within 0.001 s"):
         arm.check(several)
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from qlearn import phone
 from qlearn.cli import app
-from qlearn.room.phone import network, results, runtime, session
-from qlearn.room.phone.bundle import bundle
+from qlearn.room.phone import results, runtime, session
+from qlearn.room.phone.model_files import write_bundles
 from qlearn.room.phone.report_log import Reports
 from qlearn.room.phone.session import LOOPBACK, PhoneLab
 
@@ -69,7 +69,7 @@ def test_a_folder_without_the_files_or_with_others_is_refused(tmp_path, monkeypa
 @pytest.mark.parametrize("names", [[], ["resnet19"], ["small_cnn", "small_cnn"]])
 def test_an_unknown_model_is_refused_with_the_names_to_choose_from(names):
     with pytest.raises(ValueError, match="choose from small_cnn, resnet18"):
-        bundle(names)
+        write_bundles(names)
 
 
 def test_a_machine_without_a_network_is_told_so(monkeypatch):
@@ -82,14 +82,14 @@ def test_a_machine_without_a_network_is_told_so(monkeypatch):
         def connect(self, address):
             raise OSError(101, "Network is unreachable")
 
-    monkeypatch.setattr(network.socket, "socket", Unconnected)
+    monkeypatch.setattr(session.socket, "socket", Unconnected)
     with pytest.raises(RuntimeError, match="no address on a network"):
-        network.find_lan_address()
+        session.find_lan_address()
 
 
 def test_only_this_machine_is_let_in_unless_asked_for(monkeypatch):
     monkeypatch.setattr(session, "fetch_runtime", lambda folder: None)
-    monkeypatch.setattr(session, "bundle", lambda names: {})
+    monkeypatch.setattr(session, "write_bundles", lambda names: {})
     monkeypatch.setattr(session, "Reports", lambda path: None)
     monkeypatch.setattr(session, "find_lan_address", lambda: "127.0.0.9")
     monkeypatch.setattr(session, "list_resources", lambda *arguments: {})
@@ -186,6 +186,22 @@ def test_the_board_is_drawn_anew_when_a_report_arrives(lab, make_report, monkeyp
     assert "Phones: 1." in alt and "median speedup 2.00" in alt
 
 
+def test_a_listener_that_fails_reaches_neither_phone_nor_other_listeners(lab, make_report, caplog):
+    def fail(report):
+        raise ValueError("no speed\nin the report")
+
+    arrived = []
+    lab.on_report(fail)
+    lab.on_report(arrived.append)
+    body = json.dumps(make_report()).encode()
+    with urllib.request.urlopen(f"{lab.url}reports", body, timeout=30) as answer:
+        assert answer.status == 201 and json.load(answer)["speed"] == 1
+    assert arrived == [make_report()]
+    (record,) = caplog.records
+    assert "A listener of the phone lab failed" in record.message and "speed" in record.message
+    assert "\n" not in record.message and record.exc_info is None
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -207,8 +223,9 @@ def test_ctrl_c_stops_the_lab_and_keeps_the_reports(make_report, tmp_path):
 import pathlib
 from qlearn.room.phone.report_log import Reports
 from qlearn.room.phone.session import PhoneLab
-from qlearn.room.phone.terminal import run
-run(PhoneLab("127.0.0.1", 0, {{}}, Reports(pathlib.Path({str(tmp_path / "r.jsonl")!r}))))
+from qlearn.room.phone.terminal import serve_until_interrupted
+reports = Reports(pathlib.Path({str(tmp_path / "r.jsonl")!r}))
+serve_until_interrupted(PhoneLab("127.0.0.1", 0, {{}}, reports))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

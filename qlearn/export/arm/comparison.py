@@ -1,4 +1,4 @@
-"""Inputs for an ExecuTorch file, its outputs on this machine, and the comparison with Arm's."""
+"""Samples for an ExecuTorch file, its outputs on this machine, and the comparison with Arm's."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,7 @@ from qlearn.calibration import sqnr
 from qlearn.export.arm.runner import CPU, arm_outputs, on_arm
 
 Sample = tuple[Tensor, ...]  # a tensor for each input, or each output, of the method
+Signature = list[tuple[tuple[int, ...], int]]  # shape and type number of each input
 
 SAMPLES = 2  # emulation is slow: an fp32 ResNet-18 takes most of a minute a sample
 # Kernels that add in another order differ by 120 dB and more, int8 kernels not at all; an output
@@ -35,10 +36,8 @@ class ArmReport:
 
     Attributes
     ----------
-    path
-        The ExecuTorch file.
     samples
-        Number of inputs that were run.
+        Number of samples that were run.
     sqnr_db
         Signal-to-noise ratio of the Arm's outputs against the host's, the lowest of the method's
         outputs; inf when all are equal.
@@ -47,8 +46,6 @@ class ArmReport:
     top1
         Share of rows of the first output with the same largest entry, in [0, 1]; None unless that
         output is of shape (N, classes).
-    core
-        What the file was run on.
     """
 
     path: Path
@@ -64,7 +61,7 @@ class ArmReport:
         return self.sqnr_db >= THRESHOLD_DB
 
     def __str__(self) -> str:
-        """Say it all in one line."""
+        """Return the report in one line."""
         verdict = "agrees with" if self.passes else "DIFFERS from"
         found = "equal" if math.isinf(self.sqnr_db) and self.passes else f"{self.sqnr_db:.1f} dB"
         top1 = "" if self.top1 is None else f", top-1 alike {self.top1:.0%}"
@@ -101,19 +98,19 @@ def check(path: str | Path, inputs: Iterable[Tensor | Sample] | None = None) -> 
     RuntimeError
         If a tool is missing, its files cannot be fetched, or the emulator takes too long.
     """
-    from qlearn.export.common import existing
+    from qlearn.export.common import require_file
 
-    path = existing(path, "executorch")
-    wanted = _signature(path)
-    samples = _seeded(path, wanted) if inputs is None else _fitting(inputs, wanted)
+    path = require_file(path, "executorch")
+    wanted = _read_signature(path)
+    samples = _make_samples(path, wanted) if inputs is None else _require_fit(inputs, wanted)
     # On Arm first: a damaged file can end the process that runs it, and that one is not ours.
-    raw = arm_outputs(path, [[_bytes(tensor) for tensor in sample] for sample in samples])
+    raw = arm_outputs(path, [[_to_bytes(tensor) for tensor in sample] for sample in samples])
     host = host_outputs(path, samples)
-    return compare(path, host, _tensors(path, raw, host))
+    return compare(path, host, _to_tensors(path, raw, host))
 
 
-def _signature(path: Path) -> list[tuple[tuple[int, ...], int]]:
-    """Return the shape and the runtime's type number of each input that the file asks for."""
+def _read_signature(path: Path) -> Signature:
+    """Return what the file asks for."""
     from qlearn.export import quiet
     from qlearn.export.contents import IDENTIFIER
 
@@ -135,22 +132,20 @@ def _signature(path: Path) -> list[tuple[tuple[int, ...], int]]:
     )
 
 
-def _seeded(path: Path, wanted: list[tuple[tuple[int, ...], int]]) -> list[Sample]:
+def _make_samples(path: Path, wanted: Signature) -> list[Sample]:
+    if not all(number in TYPES for _, number in wanted):
+        raise ValueError(f"{path} takes an input of a type for which none can be made up.")
     generator = torch.Generator().manual_seed(0)
 
-    def tensor(shape: tuple[int, ...], number: int) -> Tensor:
-        if number not in TYPES:
-            raise ValueError(f"{path} takes an input of a type for which none can be made up.")
-        if TYPES[number].is_floating_point:
-            return torch.randn(shape, generator=generator).to(TYPES[number])
-        return torch.randint(2, shape, generator=generator).to(TYPES[number])
+    def make(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if dtype.is_floating_point:
+            return torch.randn(shape, generator=generator).to(dtype)
+        return torch.randint(2, shape, generator=generator).to(dtype)
 
-    return [tuple(tensor(*each) for each in wanted) for _ in range(SAMPLES)]
+    return [tuple(make(s, TYPES[number]) for s, number in wanted) for _ in range(SAMPLES)]
 
 
-def _fitting(
-    inputs: Iterable[Tensor | Sample], wanted: list[tuple[tuple[int, ...], int]]
-) -> list[Sample]:
+def _require_fit(inputs: Iterable[Tensor | Sample], wanted: Signature) -> list[Sample]:
     samples = [(item,) if isinstance(item, Tensor) else tuple(item) for item in inputs]
     expected = [(shape, TYPES.get(number)) for shape, number in wanted]
     if not samples:
@@ -162,7 +157,7 @@ def _fitting(
     return samples
 
 
-def _bytes(tensor: Tensor) -> bytes:
+def _to_bytes(tensor: Tensor) -> bytes:
     """Return a tensor's values in its memory order, in which the runtime takes and gives them."""
     dense = tensor.detach().clone()
     return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
@@ -192,19 +187,17 @@ def host_outputs(path: str | Path, samples: Iterable[Sample]) -> list[Sample]:
     raise ValueError(f"{path} runs on Arm but not on this machine ({reason}): export it again.")
 
 
-def _tensors(path: Path, raw: bytes, host: Sequence[Sample]) -> list[Sample]:
+def _to_tensors(path: Path, raw: bytes, host: Sequence[Sample]) -> list[Sample]:
     """Cut the Arm's bytes into tensors of the shapes and layouts of the host's outputs."""
-    flat = [tensor for sample in host for tensor in sample]
-    if len(raw) != sum(tensor.nbytes for tensor in flat):
+    sizes = [tensor.nbytes for sample in host for tensor in sample]
+    if len(raw) != sum(sizes):
         raise ValueError(f"{path} gives outputs of another size on Arm than on this machine.")
-    buffer, taken = torch.frombuffer(bytearray(raw), dtype=torch.uint8), 0
-    tensors = []
-    for tensor in flat:
-        part = buffer[taken : taken + tensor.nbytes].clone().view(tensor.dtype)
-        tensors.append(part.as_strided(tensor.shape, tensor.stride()))
-        taken += tensor.nbytes
-    count = len(host[0])
-    return [tuple(tensors[i : i + count]) for i in range(0, len(tensors), count)]
+    parts = iter(torch.frombuffer(bytearray(raw), dtype=torch.uint8).split(sizes))
+
+    def take(like: Tensor) -> Tensor:
+        return next(parts).clone().view(like.dtype).as_strided(like.shape, like.stride())
+
+    return [tuple(map(take, sample)) for sample in host]
 
 
 def compare(path: str | Path, host: Sequence[Sample], arm: Sequence[Sample]) -> ArmReport:
@@ -216,11 +209,6 @@ def compare(path: str | Path, host: Sequence[Sample], arm: Sequence[Sample]) -> 
         The file that they are outputs of.
     host, arm
         A tuple of outputs for each sample, in the same order, of the same shapes.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ.
     """
     ratios, differences = [], []
     for wanted, found in zip(zip(*host, strict=True), zip(*arm, strict=True), strict=True):

@@ -1,4 +1,4 @@
-"""The C++ runner: ExecuTorch's Arm libraries, the cross-compiler, and the emulator."""
+"""The C++ program that runs a file: ExecuTorch's Arm libraries, compiler and emulator."""
 
 import hashlib
 import importlib.metadata
@@ -17,7 +17,7 @@ from qlearn.system.cache import home, making
 
 CPU = "cortex-a76"
 SYSROOT = "/usr/aarch64-linux-gnu"  # where Debian puts the C library for Arm
-PATIENCE = 900  # seconds that the emulator, pip and the compiler may each take
+TOOL_TIMEOUT = 900  # seconds that the emulator, pip and the compiler may each take
 SOURCE = Path(__file__).with_name("runner.cpp")
 # Loaded for what they register (kernels, XNNPACK), although the program names none of it.
 LIBRARIES = (
@@ -30,11 +30,11 @@ LIBRARIES = (
 
 
 def on_arm() -> bool:
-    """Whether this is an Arm machine that runs the program itself; untested on one."""
+    """Return whether this machine is an Arm one, which needs no emulator (untested)."""
     return platform.system() == "Linux" and platform.machine() == "aarch64"
 
 
-def _tools() -> dict[str, str]:
+def _list_tools() -> dict[str, str]:
     """Return the programs that are needed, each with the Debian package that holds it."""
     if on_arm():
         return {"g++": "g++"}
@@ -43,7 +43,7 @@ def _tools() -> dict[str, str]:
 
 def missing_tools() -> list[str]:
     """Return the Debian packages to install before ``check`` can run; empty when all is there."""
-    return [package for program, package in _tools().items() if shutil.which(program) is None]
+    return [package for program, package in _list_tools().items() if shutil.which(program) is None]
 
 
 def arm_outputs(path: Path, samples: Sequence[Sequence[bytes]]) -> bytes:
@@ -78,37 +78,37 @@ def arm_outputs(path: Path, samples: Sequence[Sequence[bytes]]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs", Path(folder) / "outputs"
         inputs.write_bytes(b"".join(part for sample in samples for part in sample))
-        command = [*emulator, _runner(), path, inputs, outputs, str(len(samples))]
+        command = [*emulator, _compile_runner(), path, inputs, outputs, str(len(samples))]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
+            done = subprocess.run(command, capture_output=True, timeout=TOOL_TIMEOUT)
         except subprocess.TimeoutExpired:
             raise RuntimeError(
-                f"{path} gave no output on Arm within {PATIENCE} s: emulation is slow, so give "
+                f"{path} gave no output on Arm within {TOOL_TIMEOUT} s: emulation is slow, so give "
                 "fewer or smaller inputs."
             ) from None
         if done.returncode != 0:
-            said = done.stderr.decode(errors="replace")
-            raise ValueError(f"{path} does not run on Arm: {_reason(said, done.returncode)}.")
+            reason = _explain(done.stderr.decode(errors="replace"), done.returncode)
+            raise ValueError(f"{path} does not run on Arm: {reason}.")
         return outputs.read_bytes()
 
 
-def _reason(said: str, code: int) -> str:
-    """Return the reason in what the runtime logs, or the emulator, on the way to its end."""
-    if operators := re.findall(r"Missing operator: \[\d+\] (\S+)", said):
+def _explain(log: str, code: int) -> str:
+    """Return why the program failed, from the log of the runtime or the emulator."""
+    if operators := re.findall(r"Missing operator: \[\d+\] (\S+)", log):
         return f"the runtime lacks the operators {', '.join(sorted(set(operators)))}"
     if code < 0:
         return f"it ended the runtime with {signal.Signals(-code).name}; the file may be damaged"
     # The first error is the cause, the later ones are where it was noticed.
-    errors = re.findall(r"^E .*?\] (.+)|^runner: (.+)|^(qemu-.+)", said, re.MULTILINE)
+    errors = re.findall(r"^E .*?\] (.+)|^runner: (.+)|^(qemu-.+)", log, re.MULTILINE)
     return "".join(errors[0]).rstrip(".") if errors else f"exit code {code}"
 
 
 def _run(command: Sequence[str | Path], failure: str) -> None:
-    """Run a tool; raise RuntimeError with ``failure`` and its own last word if it fails."""
+    """Run a tool; if it fails, raise RuntimeError with ``failure`` and the tool's own error."""
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=TOOL_TIMEOUT)
     except subprocess.TimeoutExpired:
-        reason = f"no end within {PATIENCE} s"
+        reason = f"no end within {TOOL_TIMEOUT} s"
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if "error" in line.lower()]
         reason = lines[0].strip() if lines else error.stderr.strip() or str(error.returncode)
@@ -117,7 +117,7 @@ def _run(command: Sequence[str | Path], failure: str) -> None:
     raise RuntimeError(f"{failure} ({reason}).")
 
 
-def _libraries(cache: Path) -> Path:
+def _fetch_libraries(cache: Path) -> Path:
     """Return the folder with headers and libraries of ExecuTorch for Arm; fetch it once."""
     version = importlib.metadata.version("executorch").partition("+")[0]
     folder = cache / f"executorch-{version}"
@@ -142,32 +142,28 @@ def _libraries(cache: Path) -> Path:
     return folder
 
 
-def _runner() -> Path:
-    """Return the compiled runner; its name changes with anything that it is made from."""
+def _compile_runner() -> Path:
+    """Return the compiled program; its name changes with anything that it is made from."""
     cache = home() / "arm"
-    libraries = _libraries(cache)
-    compiler = next(iter(_tools()))
+    libraries = _fetch_libraries(cache)
+    compiler = next(iter(_list_tools()))
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     made_from = SOURCE.read_bytes() + libraries.name.encode() + version
     runner = cache / f"runner-{hashlib.sha256(made_from).hexdigest()[:10]}"
     if not runner.is_file():
         with making(runner) as unfinished:
-            _run(
-                [compiler, *_flags(libraries), SOURCE, "-o", unfinished, *_linking(libraries)],
-                f"{compiler} could not compile the runner",
-            )
+            command = [compiler, *_list_arguments(libraries, unfinished)]
+            _run(command, f"{compiler} could not compile the runner")
     return runner
 
 
-def _flags(libraries: Path) -> list[str]:
+def _list_arguments(libraries: Path, output: Path) -> list[str | Path]:
+    """Return the compiler's arguments."""
     include = libraries / "include"
     portable = include / "executorch" / "runtime" / "core" / "portable_type" / "c10"
     macros = "-DC10_USING_CUSTOM_GENERATED_MACROS"  # the wheel lacks the file of generated ones
-    return ["-std=c++17", "-O1", "-w", macros, f"-I{include}", f"-I{portable}"]
-
-
-def _linking(libraries: Path) -> list[str]:
-    folder = libraries / "lib"
     # A path relative to the program, so that the cache can be moved.
-    search = [f"-L{folder}", f"-Wl,-rpath,$ORIGIN/{libraries.name}/lib", "-Wl,--no-as-needed"]
-    return [*search, *(f"-l{name}" for name in LIBRARIES)]
+    search = [f"-L{libraries / 'lib'}", f"-Wl,-rpath,$ORIGIN/{libraries.name}/lib"]
+    names = [f"-l{name}" for name in LIBRARIES]
+    compiling = ["-std=c++17", "-O1", "-w", macros, f"-I{include}", f"-I{portable}"]
+    return [*compiling, SOURCE, "-o", output, *search, "-Wl,--no-as-needed", *names]

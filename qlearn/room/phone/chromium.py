@@ -16,7 +16,7 @@ def run_in_chromium(lab: PhoneLab, executable: str) -> dict[str, Any]:
     Parameters
     ----------
     lab
-        A running phone lab; the report is kept like any other.
+        A running one; it keeps the report like any other.
     executable
         Path of Chromium.
 

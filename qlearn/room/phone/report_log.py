@@ -10,7 +10,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.exceptions import best_match
 
-from qlearn.room.phone.bundle import MODELS
+from qlearn.room.phone.model_files import MODELS
 
 MAX_REPORTS = 5000  # a class has hundreds; a runaway script must not fill the disk
 
@@ -23,13 +23,7 @@ _VALIDATOR = Draft202012Validator(_SCHEMA, format_checker=_FORMATS)
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Return the report in a request's body, every field of it checked.
-
-    Raises
-    ------
-    ValueError
-        If it is no report: the message says what is wrong, in a sentence.
-    """
+    """Return the report in a request's body, or raise ValueError with a sentence."""
     try:
         # JSON has no NaN. A list stands for it, which no number's field allows: the sentence below
         # then names the field.
@@ -41,7 +35,6 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def _validate(report: Any) -> None:
-    """Raise ValueError, with a sentence, unless ``report`` is one."""
     if error := best_match(_VALIDATOR.iter_errors(report)):
         raise ValueError(_explain(error))
     for name, runs in report["models"].items():
@@ -52,7 +45,7 @@ def _validate(report: Any) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    """Return what is wrong in a sentence, without the value, which may be anything."""
+    """Return the mistake in a sentence, without the value, which may be anything."""
     where = ".".join(map(str, error.absolute_path)) or "the report"
     if "propertyNames" in error.schema_path:
         return f"The field {where} names a model that the lab does not know."
@@ -67,20 +60,10 @@ def _explain(error: ValidationError) -> str:
 
 
 class Reports:
-    """The reports of a lab, kept as JSON lines.
+    """The reports of a lab, kept in a file of JSON lines, which need not exist yet.
 
     A line is added with one write and is on disk when ``add`` returns. A line that a crash has
     left unfinished was never acknowledged: it is skipped, and its phone sends it again.
-
-    Parameters
-    ----------
-    path
-        The file; its reports are read, and it is made when the first one arrives.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read, or its folder cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,12 +85,9 @@ class Reports:
             self._append(b"\n")
 
     def add(self, report: dict[str, Any]) -> bool:
-        """Keep a report; return whether it is new. A report sent twice is kept once.
+        """Keep a report, unless it was sent before; return whether it is new.
 
-        Raises
-        ------
-        OSError
-            If it cannot be written; the file is then as it was.
+        If it cannot be written, the file stays as it was and OSError is raised.
         """
         with self._lock:
             if report["id"] in self._reports:
@@ -148,21 +128,11 @@ def compute_speedup(runs: dict[str, dict[str, Any]]) -> float:
 
 
 def rank(reports: list[dict[str, Any]], identity: str) -> dict[str, Any] | None:
-    """Return how a report ranks among the others, or None if it is not one of them.
+    """Return how the report with an id ranks among the others; None if there is none.
 
-    Parameters
-    ----------
-    reports
-        One a phone.
-    identity
-        The id of a report.
-
-    Returns
-    -------
-    dict
-        ``model``, the largest one that the report has; ``phones`` that have run it; ``speed``,
-        the rank by the median of int8, and ``speedup``, the rank by int8 against fp32. 1 is
-        the best; equals share a rank.
+    There is one report for each phone. The result has ``model``, the largest one that the report
+    has; ``phones`` that have run it; ``speed``, the rank by the median of int8, and ``speedup``,
+    the rank by int8 against fp32. 1 is the best; equals share a rank.
     """
     mine = next((report for report in reports if report["id"] == identity), None)
     if mine is None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from qlearn import plotting
 from qlearn.plotting import COLOURS
-from qlearn.room.phone.bundle import MODELS, PRECISIONS
+from qlearn.room.phone.model_files import MODELS, PRECISIONS
 from qlearn.room.phone.report_log import Reports, compute_speedup
 
 _BROWSERS = (
@@ -58,26 +58,20 @@ def table(reports: list[dict[str, Any]]) -> pd.DataFrame:
         for name in filter(report["models"].__contains__, MODELS):
             runs = report["models"][name]
             row = {"phone": report["nickname"] or f"phone {number}", "model": name}
-            row |= {f"{p}_ms": runs[p]["median_ms"] for p in PRECISIONS}
-            row |= {f"{p}_iqr": runs[p]["q3_ms"] - runs[p]["q1_ms"] for p in PRECISIONS}
-            row["speedup"] = compute_speedup(runs)
-            row |= {f"{p}_sqnr_db": _decibels(runs[p]["sqnr_db"]) for p in PRECISIONS}
-            row |= {f"{p}_top1": runs[p]["top1"] for p in PRECISIONS}
-            row |= {key: report[key] for key in ("threads", "isolated")}
-            row["browser"] = name_browser(report["user_agent"])
-            row |= {key: report[key] for key in ("memory_gb", "cores")}
-            row["received"] = pd.Timestamp(report["received"])
-            rows.append(row)
+            for precision, run in runs.items():
+                decibels = math.inf if run["sqnr_db"] is None else float(run["sqnr_db"])
+                row |= {f"{precision}_ms": run["median_ms"], f"{precision}_sqnr_db": decibels}
+                row |= {f"{precision}_iqr": run["q3_ms"] - run["q1_ms"]}
+                row |= {f"{precision}_top1": run["top1"]}
+            row |= {key: report[key] for key in ("threads", "isolated", "memory_gb", "cores")}
+            row |= {"speedup": compute_speedup(runs), "browser": name_browser(report["user_agent"])}
+            rows.append(row | {"received": pd.Timestamp(report["received"])})
     return pd.DataFrame(rows, columns=_COLUMNS).astype({"memory_gb": float, "cores": float})
 
 
 _COLUMNS = ["phone", "model", "fp32_ms", "int8_ms", "fp32_iqr", "int8_iqr", "speedup",
             "fp32_sqnr_db", "int8_sqnr_db", "fp32_top1", "int8_top1", "threads", "isolated",
             "browser", "memory_gb", "cores", "received"]  # fmt: skip
-
-
-def _decibels(value: float | None) -> float:
-    return math.inf if value is None else float(value)
 
 
 def figure(results: pd.DataFrame) -> Figure:
@@ -99,14 +93,9 @@ def figure(results: pd.DataFrame) -> Figure:
         rows = results[results["model"] == name].sort_values("int8_ms")
         positions = np.arange(len(rows))
         for precision, shift, colour in zip(PRECISIONS, (-0.2, 0.2), COLOURS, strict=False):
-            axis.barh(
-                positions + shift,
-                rows[f"{precision}_ms"],
-                height=0.38,
-                xerr=rows[f"{precision}_iqr"] / 2,
-                color=colour,
-                label=precision,
-            )
+            latency, spread = rows[f"{precision}_ms"], rows[f"{precision}_iqr"]
+            style = {"height": 0.38, "color": colour, "label": precision}
+            axis.barh(positions + shift, latency, xerr=spread / 2, **style)
         # A nickname may hold dollar signs, between which Matplotlib would see mathematics.
         axis.set_yticks(positions, rows["phone"], parse_math=False)
         axis.invert_yaxis()

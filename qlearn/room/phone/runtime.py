@@ -20,22 +20,8 @@ NPM_TIMEOUT = 300  # seconds
 def fetch_runtime(folder: str | Path | None = None) -> Path:
     """Return the cache's folder with the files of onnxruntime-web; fill it if it is not there.
 
-    Each file is kept compressed (``.gz``), as it is sent: the largest is 14 MB, and 3.7 MB so.
-
-    Parameters
-    ----------
-    folder
-        Where the files of onnxruntime-web already are, for a room without network; None lets npm
-        fetch the version that ``package-lock.json`` pins, unless the cache has it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``folder`` lacks a file.
-    ValueError
-        If a file is not the one of the pinned version.
-    RuntimeError
-        If npm is missing or fails.
+    They are copied from ``folder``, or else fetched by npm. Each is kept compressed (``.gz``), as
+    it is sent: the largest has 14 MB, and 3.7 MB compressed.
     """
     cached = home() / "phone" / f"onnxruntime-web-{VERSION}"
     if folder is not None:
@@ -78,10 +64,9 @@ def _install(scratch: Path) -> Path:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, scratch)
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    options = {"check": True, "capture_output": True, "text": True, "timeout": NPM_TIMEOUT}
     try:
-        subprocess.run(
-            command, cwd=scratch, check=True, capture_output=True, text=True, timeout=NPM_TIMEOUT
-        )
+        subprocess.run(command, cwd=scratch, **options)
     except subprocess.TimeoutExpired:
         reason = f"no answer within {NPM_TIMEOUT} s"
     except subprocess.CalledProcessError as error:

@@ -43,31 +43,28 @@ _REFUSALS = {
     408: "The report did not arrive in time.",
     411: "The report does not say how long it is.",
     413: f"The report is too large: at most {MAX_UPLOAD} bytes are taken.",
+    500: "The phone lab has made a mistake: tell the teacher.",
 }
+# What tornado itself answers to bytes that are not HTTP, and what is sent in its place.
+_BARE = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+_NOT_HTTP = b"This is not a request in HTTP: open the link in a browser.\n"
+_EXPLAINED = b"\r\n".join([
+    _BARE.strip(),
+    b"Content-Type: text/plain; charset=utf-8",
+    b"Content-Length: %d" % len(_NOT_HTTP),
+    b"Connection: close",
+    b"",
+    _NOT_HTTP,
+])  # fmt: skip
 _TYPES = MimeTypes()  # Python's own table: this machine's may name .js otherwise
 
 
 class Server:
     """Serves ``/TOKEN/NAME`` for each name of a table, and takes ``POST /TOKEN/reports``.
 
-    It has a thread and an event loop of its own, until ``stop``.
-
-    Parameters
-    ----------
-    address, port
-        Where to listen; port 0 takes a free one.
-    resources
-        Name in the URL → bytes or a file; a ``.gz`` file is sent as it is, for the browser to
-        decompress. The name "" is the page.
-    reports
-        Where reports go.
-    notify
-        Called with each new report, after it is kept and in a thread of the server.
-
-    Raises
-    ------
-    OSError
-        If the address cannot be had.
+    It has a thread and an event loop of its own, until ``stop``. Port 0 takes a free one. A
+    resource that is a ``.gz`` file is sent as it is, for the browser to decompress; the name "" is
+    the page. ``notify`` is called with each new report, after it is kept, and must not raise.
     """
 
     def __init__(
@@ -126,16 +123,19 @@ class Server:
 
 
 class _CappedServer(HTTPServer):
-    """Hangs up at once where there are too many connections."""
+    """Hangs up at once where there are too many connections; explains a malformed request."""
 
     connections = 0
 
     def handle_stream(self, stream: IOStream, address: tuple) -> None:
         if self.connections >= MAX_CONNECTIONS:
             stream.close()
-        else:
-            self.connections += 1
-            super().handle_stream(stream, address)
+            return
+        self.connections += 1
+        write = stream.write
+        # A request that cannot be read reaches no handler, and tornado has no hook for its answer.
+        stream.write = lambda data: write(_EXPLAINED if data == _BARE else data)
+        super().handle_stream(stream, address)
 
     def on_close(self, server_conn: object) -> None:
         self.connections -= 1
@@ -157,7 +157,6 @@ class _Handler(RequestHandler):
             self.set_header(name, value)
 
     def prepare(self) -> None:
-        """Refuse a report that is too large; give the others a time limit."""
         if self.request.method != "POST":
             return
         length = self.request.headers.get("Content-Length", "")
@@ -189,7 +188,6 @@ class _Handler(RequestHandler):
             self._body += chunk
 
     async def get(self) -> None:
-        """Send a file of the table, or how a report ranks."""
         name = self._name()
         folder, _, identity = name.partition("/")
         if name in self._server.resources:
@@ -200,7 +198,6 @@ class _Handler(RequestHandler):
             raise HTTPError(404)
 
     async def post(self) -> None:
-        """Take a report."""
         if self._body is None:
             return
         self._alarm.cancel()
@@ -212,7 +209,7 @@ class _Handler(RequestHandler):
         self.finish(answer)
 
     def _name(self) -> str:
-        """Return what follows ``/TOKEN/`` in the URL; nothing is here if the token is another."""
+        """Return what follows ``/TOKEN/`` in the URL; with another token, nothing is here."""
         token, slash, name = self.request.path.removeprefix("/").partition("/")
         right = secrets.compare_digest(token.encode(), self._server.token.encode())
         if not (right and slash):

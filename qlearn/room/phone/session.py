@@ -4,6 +4,8 @@ import datetime
 import html
 import io
 import json
+import logging
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,15 @@ from typing import Any
 import pandas as pd
 import segno
 
-from qlearn.room.phone.bundle import MODELS, PRECISIONS, bundle
-from qlearn.room.phone.network import find_lan_address
+from qlearn.room.phone.model_files import MODELS, PRECISIONS, write_bundles
 from qlearn.room.phone.report_log import Reports
 from qlearn.room.phone.results import Board, table
 from qlearn.room.phone.runtime import SHA256, VERSION, fetch_runtime
 from qlearn.room.phone.server import Server
 from qlearn.system.cache import home
+from qlearn.system.errors import explain
 
+_LOG = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 ROUNDS = 15  # in each of which each precision is timed once
 PAGE = Path(__file__).parent / "page"
@@ -74,7 +77,25 @@ def serve(
         reports = home() / "phone" / f"reports-{datetime.date.today().isoformat()}.jsonl"
     log = Reports(Path(reports))
     engine = fetch_runtime(runtime_folder)
-    return PhoneLab(address, port, list_resources(bundle(models), engine, rounds), log)
+    return PhoneLab(address, port, list_resources(write_bundles(models), engine, rounds), log)
+
+
+def find_lan_address() -> str:
+    """Return this machine's IPv4 address on the network that its default route leads to."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: connecting a UDP socket only chooses the route. The address is one
+            # of those that are reserved for documentation (RFC 5737).
+            probe.connect(("192.0.2.1", 9))
+            address = probe.getsockname()[0]
+        except OSError:
+            address = "127.0.0.1"
+    if address.startswith("127.") or address == "0.0.0.0":
+        raise RuntimeError(
+            "This machine has no address on a network: connect it to the phones' network, or name "
+            "its address (--address)."
+        )
+    return address
 
 
 def list_resources(folders: dict[str, Path], engine: Path, rounds: int) -> dict[str, bytes | Path]:
@@ -142,25 +163,25 @@ class PhoneLab:
         return QRCode(self.url)
 
     def on_report(self, listener: Callable[[dict[str, Any]], None]) -> None:
-        """Have a function called with each new report, in a thread of the server."""
+        """Have a function called with each new report, in a thread of the server.
+
+        If it raises, that is logged: neither the phone nor other listeners notice.
+        """
         self._listeners.append(listener)
 
     def _notify(self, report: dict[str, Any]) -> None:
         for listener in self._listeners:
-            listener(report)
+            try:
+                listener(report)
+            except Exception as error:
+                _LOG.error("A listener of the phone lab failed on a report: %s", explain(error))
 
     def raw_reports(self) -> list[dict[str, Any]]:
         """Return every report as it is kept, in the order in which they came."""
         return self._reports.all()
 
     def reports(self) -> pd.DataFrame:
-        """Return the last report of each phone, one row for each model it ran.
-
-        Returns
-        -------
-        pandas.DataFrame
-            See ``qlearn.phone.table``.
-        """
+        """Return the last report of each phone, as ``qlearn.phone.table`` does."""
         return table(self._reports.latest())
 
     def watch(self) -> None:

@@ -3,7 +3,7 @@
 import threading
 from typing import Any
 
-from qlearn.room.phone.bundle import MODELS
+from qlearn.room.phone.model_files import MODELS
 from qlearn.room.phone.report_log import compute_speedup
 from qlearn.room.phone.results import name_browser
 from qlearn.room.phone.session import PhoneLab
@@ -21,7 +21,7 @@ def summarize(report: dict[str, Any]) -> str:
     return f"{who} ({name_browser(report['user_agent'])}): {'; '.join(parts)}"
 
 
-def run(lab: PhoneLab) -> None:
+def serve_until_interrupted(lab: PhoneLab) -> None:
     """Print how to reach a lab, then its reports until Ctrl-C, which stops it."""
     before = len(lab.raw_reports())
     lab.on_report(lambda report: print(summarize(report), flush=True))

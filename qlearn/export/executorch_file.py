@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from qlearn.export import common
 from qlearn.export.contents import executorch_contents
 from qlearn.export.noise import quiet
-from qlearn.export.refusals import ELSEWHERE, Refusal, explaining
+from qlearn.export.refusals import ELSEWHERE, Refusal, refusing
 from qlearn.quantization.pt2e import lower_to_xnnpack, quantize_for_xnnpack
+from qlearn.system.cache import making
 
 
 def executorch(
@@ -57,14 +58,14 @@ def executorch(
     -----
     Source: https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html
     """
-    with common.replacing(path) as unfinished:
-        source = common.opened(model, example, calibration)
-        inputs = common.compared(example, check)
-        with quiet(), explaining("ExecuTorch"), torch.no_grad():
+    with making(common.require_folder(path)) as unfinished:
+        source = common.require_runnable(model, example, calibration)
+        inputs = common.gather_inputs(example, check)
+        with quiet(), refusing("ExecuTorch"), torch.no_grad():
             graph = torch.export.export(source, (example,))
             if calibration is not None:
                 batches = common.calibration_inputs(calibration, example)
-                int8 = quantize_for_xnnpack(graph.module(), common.remembering(batches, inputs))
+                int8 = quantize_for_xnnpack(graph.module(), common.copy_first(batches, inputs))
                 graph = torch.export.export(int8, (example,))
             with open(unfinished, "wb") as file:
                 lower_to_xnnpack(graph).write_to_file(file)
@@ -73,7 +74,7 @@ def executorch(
             run = executorch_method(unfinished)
             run(example)
         exact = calibration is None and common.is_float32(source)
-        measured = common.verified(unfinished, run, source, inputs, exact)
+        measured = common.verify(unfinished, run, source, inputs, exact)
     return common.Exported(Path(path), *measured, contents.delegates, contents.leftovers)
 
 
@@ -110,7 +111,7 @@ def executorch_method(path: str | Path, threads: int | None = None) -> Callable[
     FileNotFoundError
         If there is no such file.
     """
-    path = common.existing(path, "executorch")
+    path = common.require_file(path, "executorch")
     with quiet():
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime

@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from qlearn.export.common import Exported, Inputs, compared, existing, opened, replacing, verified
+from qlearn.export import common
 from qlearn.export.noise import quiet
-from qlearn.export.refusals import Refusal, explaining
+from qlearn.export.refusals import Refusal, refusing
+from qlearn.system.cache import making
 
 LITE = ".ptl"
 
 
 def torchscript(
-    model: nn.Module, example: Tensor, path: str | Path, check: Inputs | None = None
-) -> Exported:
+    model: nn.Module, example: Tensor, path: str | Path, check: common.Inputs | None = None
+) -> common.Exported:
     """Write a model, float or quantized, as TorchScript, and run what was written.
 
     A module is scripted, so its branches and loops stay. An exported graph has none and is traced.
@@ -46,21 +47,22 @@ def torchscript(
     """
     if Path(path).suffix not in (".pt", LITE):
         raise Refusal(f"{Path(path).name} must end in .pt, or in .ptl for the lite interpreter.")
-    with replacing(path) as unfinished:
-        source = opened(model, example)
-        inputs = compared(example, check)
-        with quiet(), explaining("TorchScript"), torch.no_grad():
-            script = _scripted(source, example)
+    with making(common.require_folder(path)) as unfinished:
+        source = common.require_runnable(model, example)
+        inputs = common.gather_inputs(example, check)
+        with quiet(), refusing("TorchScript"), torch.no_grad():
+            script = _script(source, example)
             if unfinished.suffix == LITE:
                 script._save_for_lite_interpreter(str(unfinished))
             else:
                 script.save(str(unfinished))
             run = torchscript_module(unfinished)
             run(example)
-        return Exported(Path(path), *verified(unfinished, run, source, inputs, exact=True))
+        measured = common.verify(unfinished, run, source, inputs, exact=True)
+    return common.Exported(Path(path), *measured)
 
 
-def _scripted(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+def _script(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
     if isinstance(model, torch.jit.ScriptModule):
         return model
     if any(type(value.data).__module__.startswith("torchao") for value in model.parameters()):
@@ -89,6 +91,6 @@ def torchscript_module(path: str | Path) -> Callable[[Tensor], Tensor]:
     """
     from torch.jit.mobile import _load_for_lite_interpreter
 
-    path = existing(path, "torchscript")
+    path = common.require_file(path, "torchscript")
     module = _load_for_lite_interpreter(str(path)) if path.suffix == LITE else torch.jit.load(path)
     return torch.no_grad()(module)

@@ -3,21 +3,21 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from qlearn.export.common import Exported
-from qlearn.export.executorch import executorch
+from qlearn.export.executorch_file import executorch
 from qlearn.export.noise import quiet
-from qlearn.export.onnx import onnx
+from qlearn.export.onnx_file import onnx
 from qlearn.export.refusals import Refusal
-from qlearn.export.torchscript import torchscript
+from qlearn.export.torchscript_file import torchscript
+from qlearn.system.errors import explain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,8 +26,7 @@ SUFFIXES = {"executorch": ".pte", "onnx": ".onnx", "torchscript": ".pt", "lite":
 CALIBRATION, CHECKED = 64, 100  # training and test inputs
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """What is exported: a name for its files, a model, and inputs where there are any."""
 
     name: str
@@ -37,39 +36,27 @@ class Subject:
     check: list[Tensor] | None = None
 
 
-def subject(model: str) -> Subject:
-    """Return a course model with its data, or the program of a ``.pt2`` file.
-
-    Raises
-    ------
-    ValueError
-        If it is neither: one sentence.
-    """
+def load_subject(model: str) -> Subject:
+    """Return a course model with its data, or the program of a ``.pt2`` file."""
     from qlearn import pretrained
 
     if model in pretrained.RECIPES:
-        return _course_model(model)
+        dataset = pretrained.RECIPES[model].data()
+        train, test = (
+            [inputs.unsqueeze(0) for inputs, _ in islice(iter(part), count)]
+            for part, count in ((dataset.train, CALIBRATION), (dataset.test, CHECKED))
+        )
+        weights = ("digits",) if model == "resnet18" else ()
+        return Subject(model, getattr(pretrained, model)(*weights), test[0], train, test)
     if Path(model).suffix == ".pt2" and Path(model).is_file():
-        return _program(Path(model))
+        return _load_program(Path(model))
     raise Refusal(
         f"There is no model {model!r}: name one of {', '.join(pretrained.RECIPES)}, or a .pt2 file "
         "that torch.export.save has written."
     )
 
 
-def _course_model(name: str) -> Subject:
-    from qlearn import pretrained
-
-    dataset = pretrained.RECIPES[name].data()
-    train, test = (
-        [inputs.unsqueeze(0) for inputs, _ in islice(iter(part), count)]
-        for part, count in ((dataset.train, CALIBRATION), (dataset.test, CHECKED))
-    )
-    weights = ("digits",) if name == "resnet18" else ()
-    return Subject(name, getattr(pretrained, name)(*weights), test[0], train, test)
-
-
-def _program(path: Path) -> Subject:
+def _load_program(path: Path) -> Subject:
     """Load an exported program; nothing in its file is unpickled but tensors."""
     import torchao  # noqa: F401  its tensors must be known to be read
 
@@ -77,9 +64,8 @@ def _program(path: Path) -> Subject:
         with patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"), quiet():
             program = torch.export.load(path)
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0][:200]
         raise Refusal(
-            f"{path} cannot be read as an exported program ({type(error).__name__}: {first}): "
+            f"{path} cannot be read as an exported program ({explain(error)}): "
             "write it with torch.export.save."
         ) from error
     names = program.graph_signature.user_inputs
@@ -87,34 +73,18 @@ def _program(path: Path) -> Subject:
     if len(values) != 1 or not isinstance(values[0], Tensor):
         raise Refusal(f"{path} takes {len(values)} inputs: only one tensor can be exported.")
     shape = [size if isinstance(size, int) else 1 for size in values[0].shape]
-    if values[0].dtype.is_floating_point:
-        generator = torch.Generator().manual_seed(0)
-        example = torch.rand(shape, generator=generator).to(values[0].dtype)
-    else:
-        example = torch.zeros(shape, dtype=values[0].dtype)
+    generator = torch.Generator().manual_seed(0)
+    # Integers become zeros, which are valid indices.
+    example = torch.rand(shape, generator=generator).to(values[0].dtype)
     return Subject(path.stem, program.module(), example)
 
 
 def export_all(
     of: Subject, formats: Sequence[str], int8: bool | None, folder: Path
 ) -> Iterator[tuple[str, Exported | Refusal]]:
-    """Write each format in each precision; yield the file's name and what came of it.
+    """Write each format in each precision; yield the file's name and the result.
 
-    Parameters
-    ----------
-    of
-        What to export; an exported program is written as it is.
-    formats
-        Keys of ``SUFFIXES``.
-    int8
-        Only int8, or only fp32; both when None.
-    folder
-        Made if it is missing.
-
-    Raises
-    ------
-    ValueError
-        If int8 is asked for and there are no inputs to calibrate with.
+    ``int8`` chooses one precision; None writes both. An exported program is written as it is.
     """
     if of.calibration is None and int8:
         raise Refusal(
@@ -144,8 +114,8 @@ def _export(of: Subject, form: str, int8: bool, path: Path) -> Exported:
     return torchscript(model, of.example, path, of.check)
 
 
-def table(files: dict[str, Exported]) -> "Table":
-    """Lay what was written out as a table for the terminal."""
+def make_table(files: dict[str, Exported]) -> "Table":
+    """Return a table for the terminal."""
     from rich.table import Table
 
     rows = Table("file")
@@ -153,25 +123,17 @@ def table(files: dict[str, Exported]) -> "Table":
         rows.add_column(head, justify="right")
     rows.add_column("left over")
     for name, made in files.items():
+        top1 = "" if made.top1 is None else f"{made.top1:.1%}"
+        delegates = "" if made.delegates is None else str(made.delegates)
         left = ", ".join(f"{count}× {op}" for op, count in (made.leftovers or {}).items())
-        rows.add_row(
-            name,
-            f"{made.size_mb:.3f}",
-            f"{made.sqnr_db:.1f}",
-            "" if made.top1 is None else f"{made.top1:.1%}",
-            "" if made.delegates is None else str(made.delegates),
-            left,
-        )
+        rows.add_row(name, f"{made.size_mb:.3f}", f"{made.sqnr_db:.1f}", top1, delegates, left)
     return rows
 
 
-def main(model: str, formats: Sequence[str], int8: bool | None, folder: Path) -> int:
-    """Do what the command says; return its exit code.
+def export_command(model: str, formats: Sequence[str], int8: bool | None, folder: Path) -> int:
+    """Do what ``qlearn export`` says; return its exit code.
 
-    Returns
-    -------
-    int
-        0 if every file was written, 1 if one could not be, 2 if the command asks for nonsense.
+    It is 0 if every file was written, 1 if one could not be, 2 if the arguments are wrong.
     """
     from rich.console import Console
 
@@ -183,13 +145,13 @@ def main(model: str, formats: Sequence[str], int8: bool | None, folder: Path) ->
     made: dict[str, Exported] = {}
     refused: dict[str, Refusal] = {}
     try:
-        for name, outcome in export_all(subject(model), formats, int8, folder):
+        for name, outcome in export_all(load_subject(model), formats, int8, folder):
             (made if isinstance(outcome, Exported) else refused)[name] = outcome
     except (Refusal, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     if made:
-        Console().print(table(made))
+        Console().print(make_table(made))
         print(f"Each was loaded from {folder} and run beside the model.")
     for name, refusal in refused.items():
         print(f"{name} was not written. {refusal}", file=sys.stderr)

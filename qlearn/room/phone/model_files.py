@@ -3,63 +3,47 @@
 import gzip
 import hashlib
 import importlib.metadata
-import inspect
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from qlearn import data, pretrained
-from qlearn.system.cache import home, making
+from qlearn.system.cache import home, making, source_digest
 
 PRECISIONS = ("fp32", "int8")
 REFERENCES = 8  # inputs whose outputs the phone compares with the host's
 CALIBRATION = 16  # training images
 
 
-@dataclass(frozen=True)
-class PhoneModel:
-    """A model that phones can run.
+class PhoneModel(NamedTuple):
+    """A base model that phones can run.
 
     Attributes
     ----------
     title
         What the page calls it.
-    base
-        Its key in ``pretrained.RECIPES``.
-    load
-        Gives the trained float model.
     pixels
         Height and width of its input; the digits are resized to it.
     """
 
     title: str
-    base: str
-    load: Callable[[], nn.Module]
     pixels: int
 
 
-MODELS = {
-    "small_cnn": PhoneModel("Small CNN", "small_cnn", pretrained.small_cnn, 28),
-    "resnet18": PhoneModel("ResNet-18", "resnet18", partial(pretrained.resnet18, "digits"), 224),
-}
+# Names are keys of ``pretrained.RECIPES``.
+MODELS = {"small_cnn": PhoneModel("Small CNN", 28), "resnet18": PhoneModel("ResNet-18", 224)}
 
 
-def bundle(names: Sequence[str]) -> dict[str, Path]:
+def write_bundles(names: Sequence[str]) -> dict[str, Path]:
     """Return each model's folder in the cache; make what is not there.
 
     A folder holds ``fp32.onnx``, ``int8.onnx``, ``inputs.bin.gz`` (float32, little-endian, in C
     order, compressed) and ``model.json``, the model's entry in the page's manifest.
-
-    Parameters
-    ----------
-    names
-        Keys of ``MODELS``, in the order in which phones run them.
 
     Raises
     ------
@@ -71,21 +55,14 @@ def bundle(names: Sequence[str]) -> dict[str, Path]:
             f"The models are {', '.join(names) or 'none'}: choose from {', '.join(MODELS)}, "
             "each once."
         )
-    return {name: _folder(name) for name in names}
+    return {name: _write_bundle(name) for name in names}
 
 
-def _folder(name: str) -> Path:
-    """Return the model's folder; its name changes with anything that the files depend on."""
-    from qlearn import export
-
+def _write_bundle(name: str) -> Path:
     versions = [importlib.metadata.version(p) for p in ("onnx", "onnxruntime", "onnxscript")]
-    depends_on = (
-        pretrained.path(MODELS[name].base).name,
-        versions,
-        Path(inspect.getfile(export.onnx)).read_text(encoding="utf-8"),
-        Path(__file__).read_text(encoding="utf-8"),
-    )
-    key = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:10]
+    code = source_digest("export/onnx_file", "export/common", "room/phone/model_files")
+    made_from = (pretrained.path(name).name, versions, code)
+    key = hashlib.sha256(repr(made_from).encode()).hexdigest()[:10]
     folder = home() / "phone" / f"{name}-{key}"
     if not folder.is_dir():
         print(f"Exporting {MODELS[name].title} once; it is then kept in {folder.parent}.")
@@ -96,17 +73,17 @@ def _folder(name: str) -> Path:
 
 
 def _export(name: str, folder: Path) -> None:
-    """Write the files of a model."""
     from qlearn import export
 
-    model = MODELS[name]
-    train, test = data.loaders(pretrained.RECIPES[model.base].data())
-    calibration = list(_take_images(train, CALIBRATION, model.pixels).split(1))
-    inputs = _take_images(test, REFERENCES, model.pixels)
-    entry = {"name": name, "title": model.title, "shape": [1, *inputs.shape[1:]], "files": {}}
+    title, pixels = MODELS[name]
+    model = pretrained.resnet18("digits") if name == "resnet18" else getattr(pretrained, name)()
+    train, test = data.loaders(pretrained.RECIPES[name].data())
+    calibration = list(_take_images(train, CALIBRATION, pixels).split(1))
+    inputs = _take_images(test, REFERENCES, pixels)
+    entry = {"name": name, "title": title, "shape": [1, *inputs.shape[1:]], "files": {}}
     for precision, calibrating in zip(PRECISIONS, (None, calibration), strict=True):
         path = folder / f"{precision}.onnx"
-        export.onnx(model.load(), inputs[:1], path, calibrating)
+        export.onnx(model, inputs[:1], path, calibrating)
         outputs = _run_reference(path, inputs)
         entry["files"][precision] = {"bytes": path.stat().st_size, "outputs": outputs.tolist()}
     raw = inputs.numpy().astype("<f4").tobytes()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from qlearn.export import common
 from qlearn.export.noise import quiet
-from qlearn.export.refusals import explaining
+from qlearn.export.refusals import refusing
+from qlearn.system.cache import making
 
 
 def onnx(
@@ -51,48 +52,41 @@ def onnx(
     -----
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
-    with common.replacing(path) as unfinished:
-        source = common.opened(model, example, calibration)
-        inputs = common.compared(example, check)
-        with quiet(), explaining("ONNX"):
+    with making(common.require_folder(path)) as unfinished:
+        source = common.require_runnable(model, example, calibration)
+        inputs = common.gather_inputs(example, check)
+        with quiet(), refusing("ONNX"):
             torch.onnx.export(
                 source, (example,), unfinished, dynamo=True, external_data=False, verbose=False
             )
             if calibration is not None:
                 batches = common.calibration_inputs(calibration, example)
-                _quantize(unfinished, common.remembering(batches, inputs))
+                _quantize(unfinished, common.copy_first(batches, inputs))
             run = onnx_session(unfinished)
             run(example)
         exact = calibration is None and common.is_float32(source)
-        return common.Exported(Path(path), *common.verified(unfinished, run, source, inputs, exact))
+        return common.Exported(Path(path), *common.verify(unfinished, run, source, inputs, exact))
 
 
 def _quantize(path: Path, batches: Iterator[Tensor]) -> None:
     """Replace the fp32 ONNX file at ``path`` by its int8 form."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     simplified = path.with_name("simplified.onnx")
     quant_pre_process(path, simplified)
-    name = _session(simplified, threads=None).get_inputs()[0].name
+    name = _open_session(simplified).get_inputs()[0].name
 
     class Reader(CalibrationDataReader):
         """Hands ONNX Runtime one batch at a time, then None."""
 
         def get_next(self) -> dict | None:
-            batch = next(batches, None)
-            return None if batch is None else {name: batch.numpy()}
+            return next(({name: batch.numpy()} for batch in batches), None)
 
     quantize_static(
         simplified,
         path,
         Reader(),
-        quant_format=QuantFormat.QDQ,
         per_channel=True,
         reduce_range=True,
         activation_type=QuantType.QUInt8,
@@ -100,14 +94,13 @@ def _quantize(path: Path, batches: Iterator[Tensor]) -> None:
     )
 
 
-def _session(path: str | Path, threads: int | None):
+def _open_session(path: str | Path, threads: int | None = None):
     """Open a session on the CPU that logs errors only."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or 0  # 0: the runtime chooses
     return onnxruntime.InferenceSession(
         os.fspath(path), options, providers=["CPUExecutionProvider"]
     )
@@ -134,7 +127,7 @@ def onnx_session(path: str | Path, threads: int | None = None) -> Callable[[Tens
         If there is no such file.
     """
     with quiet():
-        session = _session(common.existing(path, "onnx"), threads)
+        session = _open_session(common.require_file(path, "onnx"), threads)
     name = session.get_inputs()[0].name
 
     def run(inputs: Tensor) -> Tensor:
