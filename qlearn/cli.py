@@ -1,6 +1,8 @@
 """The command line: `qlearn doctor`, `prepare`, `lab`, `grade` and the rest."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+
+
+@contextlib.contextmanager
+def exiting_on(*mistakes: type[Exception], code: int = 1) -> Iterator[None]:
+    """Print the sentence of a user's mistake and exit."""
+    try:
+        yield
+    except mistakes as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(code) from None
 
 
 @app.command()
@@ -73,11 +85,8 @@ def lab(
     from qlearn.system.lab import start
 
     threads.install()
-    try:
+    with exiting_on(FileNotFoundError):
         code = start(port, browser)
-    except FileNotFoundError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
     raise typer.Exit(code)
 
 
@@ -107,11 +116,8 @@ def arm_check(file: Annotated[Path, typer.Argument(help="An ExecuTorch file (.pt
     """
     from qlearn.export import arm
 
-    try:
+    with exiting_on(OSError, RuntimeError, ValueError, code=2):
         report = arm.check(file)
-    except (OSError, RuntimeError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
     typer.echo(str(report))
     raise typer.Exit(0 if report.passes else 1)
 
@@ -132,11 +138,8 @@ def phone(
     from qlearn.room.phone.terminal import serve_until_interrupted
 
     names = models.split(",") if models is not None else list(MODELS)
-    try:
+    with exiting_on(OSError, RuntimeError, ValueError):
         server = serve(names, lan, address, port, runtime, reports)
-    except (OSError, RuntimeError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
     serve_until_interrupted(server)
 
 
@@ -165,19 +168,10 @@ def grade(
         raise typer.Exit(1)
     from qlearn.grading.run import command
 
-    code = command(
-        exercise,
-        timeout,
-        memory,
-        sandbox,
-        workers,
-        students=[name for name in students.split(",") if name],
-        scheduler=scheduler,
-        force=force,
-        as_json=as_json,
-        hidden_shown=show_hidden,
-    )
-    raise typer.Exit(code)
+    names = [name for name in students.split(",") if name]
+    options = {"scheduler": scheduler, "force": force, "as_json": as_json}
+    options |= {"students": names, "hidden_shown": show_hidden}
+    raise typer.Exit(command(exercise, timeout, memory, sandbox, workers, **options))
 
 
 @app.command()
@@ -188,8 +182,5 @@ def grades(
     """Show how a class did: scores, their histogram, and the parts most often missed."""
     from qlearn.grading.report import report
 
-    try:
+    with exiting_on(OSError, LookupError):
         report(exercise, csv)
-    except (OSError, LookupError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
