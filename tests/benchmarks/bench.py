@@ -111,7 +111,7 @@ def _steps(settings: Settings) -> list[Step]:
 
     def engines_of(name: str, pixels: int) -> str:
         results.engines[name], skipped = engine_table(name, pixels, settings)
-        return engines_section(results.engines[name], skipped)
+        return engines_section(name, results.engines[name], skipped)
 
     def in_browser() -> str:
         if (reason := missing()) is not None:

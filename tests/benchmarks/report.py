@@ -16,6 +16,14 @@ TITLES = {
     "resnet18": "ResNet-18",
     "mobilenet_v2": "MobileNetV2",
 }
+# How a model that is no base model of the course was made.
+ORIGINS = {
+    "mobilenet_v2": (
+        "MobileNetV2 is trained for 200 steps on the digits at 64×64, so that int8 has something "
+        "to represent; at 224×224 it is no judge of digits, so compare engines by SQNR. Its int8 "
+        "forms have weights per channel and are calibrated on 16 training images."
+    )
+}
 # Dot products of int8, without which int8 is smaller but hardly faster.
 INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "dot", "i8mm")
 
@@ -52,14 +60,14 @@ def techniques_section(tables: Mapping[str, pd.DataFrame]) -> str:
     return markdown(headers, rows) + "\n\n" + note
 
 
-def engines_section(table: pd.DataFrame, skipped: Mapping[str, str]) -> str:
-    """Return the table of engines, those left out at its end with the reason."""
+def engines_section(name: str, table: pd.DataFrame, skipped: Mapping[str, str]) -> str:
+    """Return a model's table of engines, those left out at its end with the reason."""
     headers = ("engine", "MB", "of its fp32's", "ms", "times its own fp32 [95 %]",
                "times eager fp32 [95 %]", "times the fastest fp32 [95 %]", "SQNR dB",
                "top-1 alike %")  # fmt: skip
     rows = [
         (
-            name,
+            engine,
             f"{row.size_mb:.2f}",
             number(row.own_size, ".3f"),
             _milliseconds(row),
@@ -67,14 +75,14 @@ def engines_section(table: pd.DataFrame, skipped: Mapping[str, str]) -> str:
             f"{row.sqnr_db:.1f}",
             f"{100 * row.top1:.0f}",
         )
-        for name, row in table.iterrows()
+        for engine, row in table.iterrows()
     ]
-    rows += [(name, reason, *[""] * 7) for name, reason in skipped.items()]
+    rows += [(engine, reason, *[""] * 7) for engine, reason in skipped.items()]
     note = (
         "One process an engine, timed in interleaved rounds; median ± interquartile range over "
         f"rounds. The fastest fp32 is {fastest(table, 'fp32')}. SQNR and top-1: of the outputs "
-        "against eager fp32's."
-    )
+        f"against eager fp32's. {ORIGINS.get(name, '')}"
+    ).rstrip()
     return markdown(headers, rows) + "\n\n" + note
 
 

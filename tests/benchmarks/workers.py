@@ -1,7 +1,7 @@
 """Engines timed in turns, each in a process of its own.
 
 Thread pools of two engines in one process slow each other down, and engines timed one after the
-other meet a machine in different moods. So every engine gets a worker process, and the workers are
+other meet other loads of the machine. So every engine gets a worker process, and the workers are
 timed in interleaved rounds: only the one that was told to runs, the others wait.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from qlearn.benchmarking import bootstrap_interval
 
-PATIENCE = 240  # seconds that an engine may take to load and run once, all loading together
+LOADING_TIMEOUT = 240  # seconds that an engine may take to load and run once, all loading together
 PAUSE = 0.05  # seconds between two turns, for threads that spin to fall asleep
 
 
@@ -76,9 +76,9 @@ class Worker:
 
     def wait(self) -> None:
         """Wait until the engine has loaded and run once, or has failed to."""
-        if not self.connection.poll(PATIENCE):
+        if not self.connection.poll(LOADING_TIMEOUT):
             self.process.terminate()
-            self.skipped = f"gave no result within {PATIENCE} s"
+            self.skipped = f"gave no result within {LOADING_TIMEOUT} s"
             return
         try:
             answer = self.connection.recv()
