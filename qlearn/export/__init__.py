@@ -1,6 +1,6 @@
 """From a model to a file that other runtimes load: TorchScript, ExecuTorch and ONNX."""
 
-from qlearn.export.common import Exported, calibration_inputs
+from qlearn.export.common import Exported
 from qlearn.export.contents import executorch_contents
 from qlearn.export.executorch_file import executorch, executorch_method
 from qlearn.export.noise import quiet
@@ -9,7 +9,6 @@ from qlearn.export.torchscript_file import torchscript, torchscript_module
 
 __all__ = [
     "Exported",
-    "calibration_inputs",
     "executorch",
     "executorch_contents",
     "executorch_method",

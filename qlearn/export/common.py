@@ -115,27 +115,16 @@ def require_runnable(
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Tell whether a model is a graph that PT2E has converted."""
+    """Return whether a model is a graph that PT2E has converted."""
     return isinstance(model, fx.GraphModule) and any(
         "quantized_decomposed" in str(node.target) for node in model.graph.nodes
     )
 
 
 def calibration_inputs(calibration: Inputs, example: Tensor) -> Iterator[Tensor]:
-    """Yield calibration inputs in batches of the size the file will be made for.
+    """Yield calibration inputs in batches of the example's size, which is fixed in the file.
 
-    Parameters
-    ----------
-    calibration
-        Input tensors, or (inputs, labels) pairs such as a DataLoader gives.
-    example
-        The input that the export traces: its batch size is fixed in the file, so batches are cut
-        to it, and a remainder is left out.
-
-    Raises
-    ------
-    ValueError
-        If the inputs have another shape than the example, or there is not one whole batch.
+    A remainder is left out.
     """
     size, seen = len(example), False
     for item in calibration:
@@ -156,7 +145,7 @@ def calibration_inputs(calibration: Inputs, example: Tensor) -> Iterator[Tensor]
 
 
 def gather_inputs(example: Tensor, check: Inputs | None) -> list[Tensor]:
-    """Return the inputs to compare a file on: the example, and those given for the purpose."""
+    """Return the inputs to compare a file on."""
     return [example, *(calibration_inputs(check, example) if check is not None else ())]
 
 
@@ -201,6 +190,6 @@ def verify(
 
 
 def is_float32(model: nn.Module) -> bool:
-    """Tell whether every number of a model is held in float32 (counters may be integers)."""
+    """Return whether every number of a model is held in float32 (counters may be integers)."""
     whole = (torch.float32, torch.int64)
     return all(value.dtype in whole for value in (*model.parameters(), *model.buffers()))

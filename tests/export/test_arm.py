@@ -62,9 +62,9 @@ def test_arm_computes_what_the_host_computes(name, precision, files):
 
 def test_another_models_outputs_are_refused(files, monkeypatch):
     def other(path, samples):
-        return runner.arm_outputs(files / "other.pte", samples)
+        return runner.run_on_arm(files / "other.pte", samples)
 
-    monkeypatch.setattr(comparison, "arm_outputs", other)
+    monkeypatch.setattr(comparison, "run_on_arm", other)
     assert not arm.check(files / "small_cnn-fp32.pte").passes
     result = CliRunner().invoke(app, ["arm-check", str(files / "small_cnn-fp32.pte")])
     assert result.exit_code == 1 and "DIFFERS" in result.output
@@ -145,7 +145,7 @@ def test_damage_inside_is_noticed_on_arm_first(files, tmp_path, monkeypatch):
     path = tmp_path / "damaged.pte"
     good = (files / "small_cnn-int8.pte").read_bytes()
     path.write_bytes(good.replace(b"XH00", b"XH99"))
-    monkeypatch.setattr(comparison, "host_outputs", lambda *_: pytest.fail("it was run here"))
+    monkeypatch.setattr(comparison, "run_on_host", lambda *_: pytest.fail("it was run here"))
     with pytest.raises(ValueError, match="does not run on Arm: "):
         arm.check(path)
 
@@ -188,6 +188,6 @@ def test_a_wheel_that_cannot_be_fetched_leaves_nothing(several, tmp_path, monkey
 
 def test_outputs_that_are_not_numbers_never_pass():
     fine, broken = torch.ones(1, 2), torch.tensor([[1.0, torch.nan]])
-    report = arm.compare("model.pte", [(fine, fine)], [(fine, broken)])
+    report = comparison.compare("model.pte", [(fine, fine)], [(fine, broken)])
     assert not report.passes and "DIFFERS" in str(report)
-    assert arm.compare("model.pte", [(fine, fine)], [(fine, fine)]).passes
+    assert comparison.compare("model.pte", [(fine, fine)], [(fine, fine)]).passes

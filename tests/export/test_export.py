@@ -8,6 +8,7 @@ from torch import nn
 
 from qlearn import data, export, models, pretrained
 from qlearn.benchmarking import compare
+from qlearn.export import common
 
 WRITERS = {
     "onnx": (export.onnx, export.onnx_session),
@@ -129,7 +130,7 @@ def test_missing_paths_are_named(name, tmp_path):
 
 
 def test_calibration_batches_are_cut_to_the_example():
-    batches = export.calibration_inputs(
+    batches = common.calibration_inputs(
         [torch.zeros(5, 3), (torch.ones(2, 3), None)], torch.zeros(2, 3)
     )
     assert [(len(batch), batch.mean().item()) for batch in batches] == [(2, 0), (2, 0), (2, 1)]

@@ -9,7 +9,7 @@ depend on it: on the emulator's "max", which has every extension, the int8 outpu
 (QEMU 7.2; with SME switched off they are right).
 """
 
-from qlearn.export.arm.comparison import ArmReport, check, compare, host_outputs
-from qlearn.export.arm.runner import arm_outputs, missing_tools
+from qlearn.export.arm.comparison import ArmReport, check
+from qlearn.export.arm.runner import missing_tools
 
-__all__ = ["ArmReport", "arm_outputs", "check", "compare", "host_outputs", "missing_tools"]
+__all__ = ["ArmReport", "check", "missing_tools"]

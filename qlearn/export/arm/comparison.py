@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from qlearn.calibration import sqnr
-from qlearn.export.arm.runner import CPU, arm_outputs, on_arm
+from qlearn.export.arm.runner import CPU, on_arm, run_on_arm
+from qlearn.export.common import require_file
+from qlearn.export.contents import IDENTIFIER
+from qlearn.export.noise import quiet
+from qlearn.export.refusals import Refusal
 
 Sample = tuple[Tensor, ...]  # a tensor for each input, or each output, of the method
 Signature = list[tuple[tuple[int, ...], int]]  # shape and type number of each input
@@ -98,22 +102,17 @@ def check(path: str | Path, inputs: Iterable[Tensor | Sample] | None = None) -> 
     RuntimeError
         If a tool is missing, its files cannot be fetched, or the emulator takes too long.
     """
-    from qlearn.export.common import require_file
-
     path = require_file(path, "executorch")
     wanted = _read_signature(path)
     samples = _make_samples(path, wanted) if inputs is None else _require_fit(inputs, wanted)
     # On Arm first: a damaged file can end the process that runs it, and that one is not ours.
-    raw = arm_outputs(path, [[_to_bytes(tensor) for tensor in sample] for sample in samples])
-    host = host_outputs(path, samples)
+    raw = run_on_arm(path, [[_to_bytes(tensor) for tensor in sample] for sample in samples])
+    host = run_on_host(path, samples)
     return compare(path, host, _to_tensors(path, raw, host))
 
 
 def _read_signature(path: Path) -> Signature:
     """Return what the file asks for."""
-    from qlearn.export import quiet
-    from qlearn.export.contents import IDENTIFIER
-
     if path.read_bytes()[4:8] != IDENTIFIER:
         raise ValueError(f"{path} does not begin as an ExecuTorch file (.pte) does.")
     with quiet():
@@ -123,13 +122,11 @@ def _read_signature(path: Path) -> Signature:
             method = Runtime.get().load_program(path).metadata("forward")
             tensors = [method.input_tensor_meta(index) for index in range(method.num_inputs())]
         except RuntimeError as error:
-            reason = str(error)
-        else:
-            return [(tuple(tensor.sizes()), tensor.dtype()) for tensor in tensors]
-    raise ValueError(
-        f"{path} is damaged, or has no forward method that takes tensors only ({reason}): export "
-        "it again."
-    )
+            raise Refusal(
+                f"{path} is damaged, or has no forward method that takes tensors only ({error}): "
+                "export it again."
+            ) from error
+        return [(tuple(tensor.sizes()), tensor.dtype()) for tensor in tensors]
 
 
 def _make_samples(path: Path, wanted: Signature) -> list[Sample]:
@@ -163,28 +160,19 @@ def _to_bytes(tensor: Tensor) -> bytes:
     return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
 
 
-def host_outputs(path: str | Path, samples: Iterable[Sample]) -> list[Sample]:
-    """Return the file's outputs for each sample, computed by ExecuTorch on this machine.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot run here.
-    """
-    from qlearn.export import quiet
-
+def run_on_host(path: str | Path, samples: Iterable[Sample]) -> list[Sample]:
+    """Return the file's outputs for each sample, computed by ExecuTorch on this machine."""
     with quiet():
         from executorch.runtime import Runtime
 
         try:
             method = Runtime.get().load_program(Path(path)).load_method("forward")
             # The runtime's outputs share memory from one call to the next.
-            return [
-                tuple(output.clone() for output in method.execute(sample)) for sample in samples
-            ]
+            return [tuple(map(Tensor.clone, method.execute(sample))) for sample in samples]
         except RuntimeError as error:
-            reason = str(error)
-    raise ValueError(f"{path} runs on Arm but not on this machine ({reason}): export it again.")
+            raise Refusal(
+                f"{path} runs on Arm but not on this machine ({error}): export it again."
+            ) from error
 
 
 def _to_tensors(path: Path, raw: bytes, host: Sequence[Sample]) -> list[Sample]:
@@ -201,15 +189,7 @@ def _to_tensors(path: Path, raw: bytes, host: Sequence[Sample]) -> list[Sample]:
 
 
 def compare(path: str | Path, host: Sequence[Sample], arm: Sequence[Sample]) -> ArmReport:
-    """Compare the outputs of each sample on Arm with the host's, output by output.
-
-    Parameters
-    ----------
-    path
-        The file that they are outputs of.
-    host, arm
-        A tuple of outputs for each sample, in the same order, of the same shapes.
-    """
+    """Compare the outputs of each sample on Arm with the host's, output by output."""
     ratios, differences = [], []
     for wanted, found in zip(zip(*host, strict=True), zip(*arm, strict=True), strict=True):
         reference, values = torch.stack(wanted).double(), torch.stack(found).double()

@@ -46,27 +46,11 @@ def missing_tools() -> list[str]:
     return [package for program, package in _list_tools().items() if shutil.which(program) is None]
 
 
-def arm_outputs(path: Path, samples: Sequence[Sequence[bytes]]) -> bytes:
+def run_on_arm(path: Path, samples: Sequence[Sequence[bytes]]) -> bytes:
     """Run a file's forward method on Arm.
 
-    Parameters
-    ----------
-    path
-        An ExecuTorch file.
-    samples
-        For each sample the bytes of each input in its memory order.
-
-    Returns
-    -------
-    bytes
-        Those of each output of each sample, in the same manner.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be loaded or run.
-    RuntimeError
-        If a tool is missing or fails, or the time is over.
+    A sample is the bytes of each input in its memory order; the outputs' bytes are returned, one
+    after the other, in the same order.
     """
     if missing := missing_tools():
         raise RuntimeError(

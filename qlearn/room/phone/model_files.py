@@ -21,15 +21,7 @@ CALIBRATION = 16  # training images
 
 
 class PhoneModel(NamedTuple):
-    """A base model that phones can run.
-
-    Attributes
-    ----------
-    title
-        What the page calls it.
-    pixels
-        Height and width of its input; the digits are resized to it.
-    """
+    """A base model that phones can run: its name on the page, and its input's height and width."""
 
     title: str
     pixels: int
@@ -44,11 +36,6 @@ def write_bundles(names: Sequence[str]) -> dict[str, Path]:
 
     A folder holds ``fp32.onnx``, ``int8.onnx``, ``inputs.bin.gz`` (float32, little-endian, in C
     order, compressed) and ``model.json``, the model's entry in the page's manifest.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, given twice, or there is none.
     """
     if not names or len(set(names)) < len(names) or not set(names) <= set(MODELS):
         raise ValueError(
