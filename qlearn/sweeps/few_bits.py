@@ -18,13 +18,9 @@ from qlearn.quantization.equalization import correct_bias, equalize
 from qlearn.quantization.lsq import LearnedStep
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.quantization.schemes import LEARNING_RATES, qat, static_fx
-from qlearn.system.cache import home, source_digest
+from qlearn.system.cache import home, making, source_digest
 from qlearn.training import evaluate, fit
 
-# Whose code decides what the study finds.
-SOURCES = ("calibration", "data/common", "data/images", "models", "quantization/equalization",
-           "quantization/lsq", "quantization/qconfigs", "quantization/schemes", "sweeps/few_bits",
-           "training")  # fmt: skip
 METHODS = ("PTQ", "repaired", "QAT", "QAT, learned step", "equalized, QAT")
 
 
@@ -103,16 +99,15 @@ def keep_study(force: bool = False) -> str:
     if path.exists() and not force:
         return "there"
     table = low_bit_study()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    table.to_csv(unfinished, index=False)
-    unfinished.replace(path)
+    with making(path) as unfinished:
+        table.to_csv(unfinished, index=False)
     return "made"
 
 
 def _path() -> Path:
     """Path of the study that is kept; its name changes with the code that makes it."""
-    return home() / "studies" / f"low_bits-{source_digest(*SOURCES)[:10]}.csv"
+    digest = source_digest("qlearn.sweeps.few_bits")
+    return home() / "studies" / f"low_bits-{digest[:10]}.csv"
 
 
 def _quantize(

@@ -3,10 +3,8 @@
 import hashlib
 import inspect
 import pickle
-import platform
 from collections.abc import Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -17,11 +15,6 @@ from qlearn.data import DataSet
 from qlearn.quantization.schemes import Scheme
 from qlearn.system.cache import home, source_digest
 
-# Whose code decides what a row says.
-SOURCES = ("benchmarking", "calibration", "quantization/pt2e", "quantization/qconfigs",
-           "quantization/schemes", "quantization/weight_only", "sweeps/worker",
-           "system/machine_load", "training")  # fmt: skip
-VERSIONS = ("torchvision", "torchao", "executorch")
 PLAIN = (bool, int, float, str, tuple, type(None))
 
 
@@ -50,10 +43,10 @@ def digest_of(model: nn.Module, data: DataSet, batch: int) -> str | None:
     model, data, batch
         As `qlearn.sweep` takes them.
     """
-    digest = hashlib.sha256(source_digest(*SOURCES).encode())
-    machine = (platform.machine(), torch.cpu.get_capabilities().get("cpu_name"))
+    digest = hashlib.sha256(source_digest("qlearn.sweeps.sweeping").encode())
+    machine = torch.cpu.get_capabilities().get("cpu_name")
     settings = (torch.backends.quantized.engine, torch.get_num_threads(), batch)
-    digest.update(repr((machine, settings, [version(name) for name in VERSIONS])).encode())
+    digest.update(repr((machine, settings)).encode())
     try:
         for part in _parts_of(model):
             digest.update(part)

@@ -1,17 +1,22 @@
 """The cache folder, and files and folders in it that are never half written."""
 
+import ast
 import contextlib
 import hashlib
 import io
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 # A temporary file lives for the seconds that writing takes; an older one was left by a crash.
 STALE_SECONDS = 60
+PACKAGE = Path(__file__).parents[1]
+LIBRARIES = ("torch", "torchvision", "torchao", "executorch")
 
 
 def home() -> Path:
@@ -24,22 +29,52 @@ def home() -> Path:
     return user_cache_path("qlearn", appauthor=False)
 
 
-def source_digest(*names: str) -> str:
-    """Return a hash of PyTorch's version and of the text of some modules of this package.
+def source_digest(entry: str) -> str:
+    """Return a hash of all that a result of a module is made with, apart from its arguments.
 
-    What they made is kept under it, and made anew when one of them has changed.
+    It is the text of every module of this package that the entry can reach, the versions of the
+    libraries that compute, and the kind of machine.
 
     Parameters
     ----------
-    names
-        Paths of the modules in the package, without ``.py``.
+    entry
+        Dotted name of the module, such as "qlearn.sweeps.sweeping".
     """
-    from importlib.metadata import version
-
-    digest = hashlib.sha256(version("torch").encode())
-    for name in names:
-        digest.update((Path(__file__).parents[1] / f"{name}.py").read_bytes())
+    made_with = platform.machine(), [version(name) for name in LIBRARIES]
+    digest = hashlib.sha256(repr(made_with).encode())
+    for path in sorted(reachable(entry)):
+        digest.update(path.as_posix().encode())
+        digest.update((PACKAGE.parent / path).read_bytes())
     return digest.hexdigest()
+
+
+def reachable(entry: str) -> set[Path]:
+    """Return the files of the package that a module imports, directly or not, and its own.
+
+    Imports inside functions count. Paths are relative to the folder in which the package lies.
+    """
+    found: set[Path] = set()
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        file = _file_of(name)
+        if file is None or file in found:
+            continue
+        found.add(file)
+        waiting.append(name.rpartition(".")[0])  # a package is imported before what is in it
+        for node in ast.walk(ast.parse((PACKAGE.parent / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _file_of(name: str) -> Path | None:
+    """Return the file of a module of this package, None for any other name."""
+    path = Path(*name.split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py") if path.parts else ()
+    return next((file for file in files if (PACKAGE.parent / file).is_file()), None)
 
 
 def save_atomically(value: Any, path: Path) -> None:
@@ -78,8 +113,8 @@ def making(place: Path) -> Iterator[Path]:
     Parameters
     ----------
     place
-        A file or a folder that is not there yet. Another process that makes the same one may be
-        quicker: then what it made stays.
+        A file, which replaces one that is there, or a folder that is not there yet. Another process
+        that makes the same folder may be quicker: then what it made stays.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as scratch:
@@ -88,5 +123,5 @@ def making(place: Path) -> Iterator[Path]:
         try:
             os.replace(unfinished, place)
         except OSError:
-            if not place.exists():
+            if not place.is_dir():
                 raise

@@ -6,7 +6,6 @@ once they are all there, under a key of everything that they are computed from.
 
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 from qlearn.system.cache import home, making, source_digest
@@ -29,5 +28,4 @@ def record(files: Iterable[Path]) -> None:
 
 
 def _list() -> Path:
-    sources = source_digest("pretrained", "models", "data/text")
-    return home() / "models" / f"all-{sources[:10]}-{version('torchvision')}.txt"
+    return home() / "models" / f"all-{source_digest('qlearn.pretrained')[:10]}.txt"
