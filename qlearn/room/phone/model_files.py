@@ -47,8 +47,7 @@ def write_bundles(names: Sequence[str]) -> dict[str, Path]:
 
 def _write_bundle(name: str) -> Path:
     versions = [importlib.metadata.version(p) for p in ("onnx", "onnxruntime", "onnxscript")]
-    code = source_digest("export/onnx_file", "export/common", "room/phone/model_files")
-    made_from = (pretrained.path(name).name, versions, code)
+    made_from = (pretrained.path(name).name, versions, source_digest(__name__))
     key = hashlib.sha256(repr(made_from).encode()).hexdigest()[:10]
     folder = home() / "phone" / f"{name}-{key}"
     if not folder.is_dir():
