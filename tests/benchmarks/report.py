@@ -1,11 +1,12 @@
 """The Markdown of ``make bench``: tables from measured DataFrames, in a file that grows."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
+
+from qlearn.system.cache import making
 
 FLOAT, DYNAMIC, STATIC = "float", "dynamic int8", "static int8, per channel"
 TITLES = {
@@ -170,7 +171,5 @@ class Report:
 
     def _write(self) -> None:
         if self._output is not None:
-            self._output.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self._output.with_name(f"{self._output.name}.{os.getpid()}.tmp")
-            unfinished.write_text(str(self), encoding="utf-8")
-            os.replace(unfinished, self._output)
+            with making(self._output) as unfinished:
+                unfinished.write_text(str(self), encoding="utf-8")

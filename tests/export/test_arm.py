@@ -112,7 +112,7 @@ def test_inputs_that_do_not_fit(inputs, several):
 
 def test_the_second_check_fetches_and_compiles_nothing(files, several, monkeypatch):
     arm.check(several)
-    monkeypatch.setattr(runner, "_run", lambda *_: pytest.fail("the cache was not used"))
+    monkeypatch.setattr(runner, "run_tool", lambda *_: pytest.fail("the cache was not used"))
     assert arm.check(several).passes
 
 

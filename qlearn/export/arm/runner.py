@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qlearn.system.cache import home, making
+from qlearn.system.tools import run_tool
 
 CPU = "cortex-a76"
 SYSROOT = "/usr/aarch64-linux-gnu"  # where Debian puts the C library for Arm
@@ -87,20 +88,6 @@ def _explain(log: str, code: int) -> str:
     return "".join(errors[0]).rstrip(".") if errors else f"exit code {code}"
 
 
-def _run(command: Sequence[str | Path], failure: str) -> None:
-    """Run a tool; if it fails, raise RuntimeError with ``failure`` and the tool's own error."""
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=TOOL_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        reason = f"no end within {TOOL_TIMEOUT} s"
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if "error" in line.lower()]
-        reason = lines[0].strip() if lines else error.stderr.strip() or str(error.returncode)
-    else:
-        return
-    raise RuntimeError(f"{failure} ({reason}).")
-
-
 def _fetch_libraries(cache: Path) -> Path:
     """Return the folder with headers and libraries of ExecuTorch for Arm; fetch it once."""
     version = importlib.metadata.version("executorch").partition("+")[0]
@@ -113,9 +100,11 @@ def _fetch_libraries(cache: Path) -> Path:
         choice = ["--platform", "manylinux_2_28_aarch64", "--python-version", python]
         choice += ["--implementation", "cp", "--only-binary=:all:", "--no-deps"]
         command = [sys.executable, "-m", "pip", "download", "--quiet", *choice]
-        _run(
+        run_tool(
             [*command, "--dest", scratch, f"executorch=={version}"],
-            f"pip could not fetch ExecuTorch {version} for Arm, which needs the network once",
+            f"pip could not fetch ExecuTorch {version} for Arm, which needs the network once "
+            "({reason}).",
+            TOOL_TIMEOUT,
         )
         (wheel,) = Path(scratch).glob("*.whl")
         wanted = tuple(f"executorch/lib/lib{name}.so" for name in LIBRARIES)
@@ -137,7 +126,8 @@ def _compile_runner() -> Path:
     if not runner.is_file():
         with making(runner) as unfinished:
             command = [compiler, *_list_arguments(libraries, unfinished)]
-            _run(command, f"{compiler} could not compile the runner")
+            failure = f"{compiler} could not compile the runner ({{reason}})."
+            run_tool(command, failure, TOOL_TIMEOUT)
     return runner
 
 

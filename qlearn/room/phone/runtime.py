@@ -4,11 +4,11 @@ import gzip
 import hashlib
 import json
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from qlearn.system.cache import home, making
+from qlearn.system.tools import run_tool
 
 HERE = Path(__file__).parent
 _PACKAGE = json.loads((HERE / "package.json").read_text(encoding="utf-8"))
@@ -64,17 +64,9 @@ def _install(scratch: Path) -> Path:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, scratch)
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    options = {"check": True, "capture_output": True, "text": True, "timeout": NPM_TIMEOUT}
-    try:
-        subprocess.run(command, cwd=scratch, **options)
-    except subprocess.TimeoutExpired:
-        reason = f"no answer within {NPM_TIMEOUT} s"
-    except subprocess.CalledProcessError as error:
-        errors = [line for line in error.stderr.splitlines() if "error" in line.lower()]
-        reason = "; ".join(errors[:2]) or f"exit code {error.returncode}"
-    else:
-        return scratch / "node_modules" / "onnxruntime-web" / "dist"
-    raise RuntimeError(
-        f"npm could not fetch onnxruntime-web {VERSION} ({reason}): connect to the network, or "
+    failure = (
+        f"npm could not fetch onnxruntime-web {VERSION} ({{reason}}): connect to the network, or "
         "give a folder that holds its files (--runtime FOLDER)."
     )
+    run_tool(command, failure, NPM_TIMEOUT, scratch)
+    return scratch / "node_modules" / "onnxruntime-web" / "dist"
