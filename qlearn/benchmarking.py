@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
+from qlearn.system.errors import explain
 from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
 from qlearn.training import predict
 
@@ -223,10 +224,9 @@ def _run(name: str, model: Callable[..., Any], inputs: Tensor | tuple) -> Callab
     try:
         run()
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
         raise ValueError(
-            f"{name!r} fails when it runs ({type(error).__name__}: {reason[:300]}); "
-            "call it once on these inputs and mend it before you compare."
+            f"{name!r} fails when it runs: {explain(error)}. Call it once on these inputs and fix "
+            "it before you compare."
         ) from error
     return run
 

@@ -143,7 +143,8 @@ def test_compare_takes_functions_and_says_that_their_size_is_unknown(mlp):
 
 def test_compare_names_the_model_that_cannot_run(mlp):
     q = torch.ao.nn.quantized.Linear(784, 10)  # no stub before it
-    with pytest.raises(ValueError, match=r"'static' fails when it runs .*quantized::linear"):
+    message = r"'static' fails when it runs: a quantized layer .*quantized::linear"
+    with pytest.raises(ValueError, match=message):
         qlearn.compare(
             {"fp32": mlp, "static": nn.Sequential(nn.Flatten(), q).eval()}, torch.rand(1, 1, 28, 28)
         )

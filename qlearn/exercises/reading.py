@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qlearn.system.errors import name_error
+
 FOLDER = "answers"  # beside the notebook
 LIMIT_MB = 100
 VALUE, MADE_WITH = "value", "made_with"  # what the file of a table, number or text holds
@@ -16,24 +18,6 @@ KINDS = {
     ".pte": "ExecuTorch program",
     ".onnx": "ONNX model",
     ".json": "table",
-}
-# What an error that a quantized model raises at its first input really says.
-CAUSES = {
-    "with arguments from the 'CPU' backend": (
-        "a quantized layer received ordinary floats: put a QuantStub before it, or wrap the "
-        "model in QuantWrapper"
-    ),
-    "'QuantizedCPU' backend": (
-        "an operator that only knows floats received a quantized tensor: dequantize before it, "
-        "or use FloatFunctional for an addition"
-    ),
-    "should be the same": "a float layer stands inside the quantized region: quantize it too, "
-    "or put a DeQuantStub before it",
-    "view size is not compatible": "the output of a quantized convolution is channels_last: "
-    "use flatten(1) instead of view",
-    "method->set_inputs()": "the ExecuTorch file was exported for another shape or batch size: "
-    "export it with an example of the shape that it will get",
-    "shapes cannot be multiplied": "the example inputs do not have the shape that the model takes",
 }
 
 
@@ -68,7 +52,7 @@ class Answer:
             return _LOADERS[self.path.suffix](self.path)
         except Exception as error:
             raise AssertionError(
-                f"The answer {self.name!r} cannot be read as {self.kind} ({first_line(error)}): "
+                f"The answer {self.name!r} cannot be read as {self.kind} ({name_error(error)}): "
                 f"hand it in again with qlearn.submit({self.name!r}, …)."
             ) from None
 
@@ -121,31 +105,6 @@ def answers(folder: str | Path = FOLDER) -> Answers:
         Where `submit` wrote.
     """
     return Answers(sorted(path for path in Path(folder).glob("*") if path.suffix in KINDS))
-
-
-def explain(error: Exception) -> str:
-    """Say in words what an error of a quantized model means, with its first line.
-
-    Parameters
-    ----------
-    error
-        What running the model raised.
-    """
-    text = str(error)
-    causes = [cause for sign, cause in CAUSES.items() if sign in text]
-    return f"{causes[0]} ({first_line(error)})" if causes else first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    """Name an error by its type and the first line of its message, at most 160 characters.
-
-    Parameters
-    ----------
-    error
-        Any.
-    """
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160] if lines else 'no message'}"
 
 
 def _parts(path: Path) -> dict[str, Any]:

@@ -18,9 +18,8 @@ from qlearn.exercises.reading import (
     MADE_WITH,
     VALUE,
     Answer,
-    explain,
-    first_line,
 )
+from qlearn.system.errors import explain, name_error
 
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
@@ -127,14 +126,14 @@ def _scripted(name: str, model: nn.Module, arguments: tuple) -> torch.jit.Script
     try:
         return torch.jit.script(model)
     except Exception as error:
-        reason = first_line(error)  # many honest models cannot be scripted: they are traced
+        reason = name_error(error)  # many honest models cannot be scripted: they are traced
     try:
         with torch.no_grad():
             traced = torch.jit.trace(model, arguments)
     except Exception as error:
         raise ValueError(
             f"{name!r} runs, but TorchScript can neither script nor trace it "
-            f"({first_line(error)}): hand in the converted model itself."
+            f"({name_error(error)}): hand in the converted model itself."
         ) from None
     print(
         f"{name!r} cannot be scripted ({reason}), so it was traced: a branch or a loop in it "

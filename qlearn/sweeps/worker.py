@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from qlearn.system.errors import explain
+
 SECONDS = 0.5  # of timing, for each of the two models of a row
 PASSING = (MemoryError, OSError, ImportError)  # another time, it may come out otherwise
 
@@ -58,8 +60,7 @@ def make_row(task: tuple, folder: Path, name: str) -> None:
         scheme = pickle.loads((folder / f"{name}.scheme").read_bytes())
         row = measure(*task, scheme)
     except Exception as error:
-        lines = str(error).strip().splitlines() or ["no message"]
-        row = {"reason": f"{type(error).__name__}: {lines[0][:200]}"}
+        row = {"reason": explain(error)}
         lasting = not isinstance(error, PASSING)
     write_row(folder, name, {**row, "lasting": lasting})
 
@@ -85,9 +86,9 @@ def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[
     made = scheme(model, train)
     seconds = time.perf_counter() - began
     inputs = torch.stack([data.test[index][0] for index in range(batch)])
-    table = compare({"float": model, "made": made}, inputs, test, threads, SECONDS)
+    table = compare({"float": model, "quantized": made}, inputs, test, threads, SECONDS)
     extra = {"float_ms": table.loc["float", "latency_ms"], "make_s": seconds, "reason": ""}
-    return {**table.loc["made"].to_dict(), **extra, "busy": bool(table.attrs["note"])}
+    return {**table.loc["quantized"].to_dict(), **extra, "busy": bool(table.attrs["note"])}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from browser import browser_table, missing
-from engines import first_line
 from expectations import expectations_section
 from measurements import (
     QUICK,
@@ -36,6 +35,8 @@ from report import (
     engines_section,
     techniques_section,
 )
+
+from qlearn.system.errors import explain
 
 
 @dataclass
@@ -95,7 +96,7 @@ def run(steps: Sequence[Step], report: Report) -> int:
         except Exception as error:  # it must not cost the others
             traceback.print_exc()
             failures += 1
-            reason = f"{step.what} could not be measured: {first_line(error)}"
+            reason = f"{step.what} could not be measured: {explain(error)}"
             report.failures[step.heading].append(reason)
         if step.heading not in (later.heading for later in steps[number:]):
             report.finish(step.heading)

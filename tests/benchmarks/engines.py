@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.benchmarking import MEGABYTE, model_size
+from qlearn.system.errors import explain
 
 EAGER = "PyTorch eager fp32"
 
@@ -74,14 +75,8 @@ def export_all(
             try:
                 write(model, examples[0], folder / name, inputs)
             except Exception as error:  # one format that fails must not cost the others
-                failures[name] = first_line(error)
+                failures[name] = explain(error)
     return failures
-
-
-def first_line(error: Exception) -> str:
-    """Return what an exception says, cut to fit a table."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def _torch_fp32(folder: Path, threads: int) -> tuple[Runner, float]:

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from engines import EAGER, ENGINES, Runner, first_line, own_fp32
+from engines import EAGER, ENGINES, Runner, own_fp32
 from torch import Tensor
 
 from qlearn.benchmarking import bootstrap_interval
+from qlearn.system.errors import explain
 
 LOADING_TIMEOUT = 240  # seconds that an engine may take to load and run once, all loading together
 PAUSE = 0.05  # seconds between two turns, for threads that spin to fall asleep
@@ -36,7 +37,7 @@ def _serve(connection: Connection, name: str, folder: Path, threads: int) -> Non
             # A runtime may give the same memory for each output.
             outputs = torch.cat([runner(example).clone() for example in examples])
     except Exception as error:
-        connection.send(first_line(error))
+        connection.send(explain(error))
         return
     connection.send((size, outputs.numpy()))
     # A number of seconds asks for one more round, None for the end.

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from qlearn.exercises import Answer, answers, explain, output_of
+from qlearn.exercises import Answer, answers, output_of
+from qlearn.system.errors import explain
 
 
 def exists(name: str, suffixes: Sequence[str] = ()) -> Answer:

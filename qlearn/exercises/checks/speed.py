@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qlearn.exercises import Answer, explain, under
+from qlearn.exercises import Answer, under
+from qlearn.system.errors import explain
 
 TRIES = 3  # measurements before a claim is refused
 FACTOR = 3.0  # either end of a claimed interval may be off by so much: machines differ
