@@ -28,7 +28,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from qlearn.grading.course import Course
 from qlearn.grading.folders import digest
 
-PATIENCE = 30  # seconds to wait for another program that writes to the gradebook
+LOCK_TIMEOUT = 30  # seconds to wait for another program that writes to the gradebook
 UNREADABLE = "The gradebook cannot be read"
 _USERS = ("savecells", "overwritecells", "saveautogrades", "latesubmissions", "getgrades")
 
@@ -67,7 +67,7 @@ class ClassGradebook(Gradebook):
             @sqlalchemy.event.listens_for(self.engine, "connect")
             def _(connection: Any, _record: Any) -> None:
                 connection.isolation_level = None  # or Python decides where transactions begin
-                connection.execute(f"PRAGMA busy_timeout = {round(PATIENCE * 1000)}")
+                connection.execute(f"PRAGMA busy_timeout = {round(LOCK_TIMEOUT * 1000)}")
 
             @sqlalchemy.event.listens_for(self.engine, "begin")
             def _(connection: sqlalchemy.Connection) -> None:

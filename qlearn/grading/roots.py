@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
         _remove(path)
 
 
-def sweep() -> None:
+def remove_leftovers() -> None:
     """Remove what workers of this user left that are no more, folders and sandboxes.
 
     The lock of a folder went with its worker.

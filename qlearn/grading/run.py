@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from qlearn.grading.classroom import Classroom
 from qlearn.grading.course import Course
 from qlearn.grading.fanout import Fanout
-from qlearn.grading.gradebook import PATIENCE, UNREADABLE
+from qlearn.grading.gradebook import LOCK_TIMEOUT, UNREADABLE
 from qlearn.grading.progress import Reporter
 from qlearn.grading.records import Verdict
 
@@ -146,8 +146,8 @@ def _in_words(error: Exception) -> str:
     text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
     if "database is locked" in text:
         return (
-            f"Another program has held the gradebook for {PATIENCE} seconds: close it, and grade "
-            "again. What is graded so far is kept."
+            f"Another program has held the gradebook for {LOCK_TIMEOUT} seconds: close it, and "
+            "grade again. What is graded so far is kept."
         )
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in text:
         return "The disk is full: make room, and grade again. What is graded so far is kept."

@@ -5,7 +5,9 @@ from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave the terminal's group, so that Ctrl-C does not end what runs; import what costs, sweep.
+    """Leave the terminal's group, so that Ctrl-C does not end what runs; import what costs.
+
+    What workers that were killed left behind is removed.
 
     Parameters
     ----------
@@ -15,6 +17,6 @@ def dask_setup(worker: Any) -> None:
     if os.getpid() != os.getpgrp():
         os.setpgid(0, 0)
     import qlearn.grading.scoring  # noqa: F401  not paid for by the first submission
-    from qlearn.grading.roots import sweep
+    from qlearn.grading.roots import remove_leftovers
 
-    sweep()
+    remove_leftovers()

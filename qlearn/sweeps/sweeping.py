@@ -24,7 +24,7 @@ from qlearn.sweeps.worker import ended
 from qlearn.system.cache import save_atomically
 from qlearn.system.machine_load import NotedTable
 
-PATIENCE = 300  # seconds that one row may take
+ROW_TIMEOUT = 300  # seconds that one row may take
 # Where a fork is safe, a process that has imported everything forks for each row; elsewhere a
 # process makes one row and ends.
 FORKS = sys.platform == "linux"
@@ -175,11 +175,11 @@ class _Worker:
         except (TypeError, AttributeError, RuntimeError, OSError, pickle.PicklingError) as error:
             return {"reason": f"cannot be sent to another process: {error}"[:200]}, False
         result = self.folder / f"{name}.row"
-        patience = time.monotonic() + PATIENCE
+        patience = time.monotonic() + ROW_TIMEOUT
         while not result.exists():
             if time.monotonic() > patience:
                 self._end()
-                return {"reason": f"gave no result within {PATIENCE} s"}, False
+                return {"reason": f"gave no result within {ROW_TIMEOUT} s"}, False
             if self.process.poll() is not None and not result.exists():
                 return {"reason": ended(self.process.returncode, self.folder)}, False
             time.sleep(0.02)

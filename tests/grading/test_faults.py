@@ -124,7 +124,7 @@ def test_a_gradebook_that_stays_locked_gets_a_sentence(tmp_path, cluster, monkey
 
     course = a_class(tmp_path)
     finish(course, cluster)
-    monkeypatch.setattr(gradebook, "PATIENCE", 0.2)
+    monkeypatch.setattr(gradebook, "LOCK_TIMEOUT", 0.2)
     with sqlite3.connect(course / "classroom" / "gradebook.db") as other:
         other.isolation_level = None
         other.execute("BEGIN EXCLUSIVE")

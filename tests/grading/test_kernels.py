@@ -120,7 +120,7 @@ def test_folders_of_processes_that_are_no_more_are_removed_and_of_others_kept(te
     dead, alive = (Path(one.stdout.readline().strip()) for one in made)
     made[0].kill(), made[0].wait()
     (temporary / "qr-link").symlink_to(alive)
-    roots.sweep()
+    roots.remove_leftovers()
     assert not dead.parent.exists() and (alive / "d").is_dir()
     made[1].communicate()
     assert not alive.parent.exists()
@@ -137,7 +137,7 @@ def test_sandboxes_of_processes_that_are_no_more_are_ended_and_of_others_kept(
         words = command_of("sleep", "300", folder=str(folder), limits=Limits(), user=user())
         sandboxes.append(subprocess.Popen(words))
     roots._root.cache_clear()  # as another worker, which starts now
-    roots.sweep()
+    roots.remove_leftovers()
     assert sandboxes[0].wait(30) == -signal.SIGKILL and not dead.parent.exists()
     assert sandboxes[1].poll() is None
     sandboxes[1].kill(), sandboxes[1].wait()

@@ -16,7 +16,7 @@ NUMBERS = ["size_mb", "latency_ms", "speedup", "accuracy", "standard_error", "ma
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
-    monkeypatch.setattr(sweeping, "PATIENCE", 900)
+    monkeypatch.setattr(sweeping, "ROW_TIMEOUT", 900)
     return tmp_path
 
 
@@ -70,7 +70,7 @@ def test_each_row_has_numbers_or_a_reason(cache, capsys):
 
 
 def test_a_scheme_that_hangs_is_ended(cache, monkeypatch):
-    monkeypatch.setattr(sweeping, "PATIENCE", 8)
+    monkeypatch.setattr(sweeping, "ROW_TIMEOUT", 8)
     table = sweeping.sweep(perceptron(), {"hangs": hangs}, images())
     assert "no result within 8 s" in table.loc["hangs", "reason"]
 

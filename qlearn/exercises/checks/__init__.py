@@ -13,7 +13,7 @@ from qlearn.exercises.checks.behaviour import (
     runs,
 )
 from qlearn.exercises.checks.claims import claim_close, smaller_than, table_has
-from qlearn.exercises.checks.graphs import (
+from qlearn.exercises.checks.layers import (
     activation_scales,
     operators,
     quantized_layers,

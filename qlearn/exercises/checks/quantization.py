@@ -3,7 +3,7 @@
 import torch
 
 from qlearn.exercises import Answer
-from qlearn.exercises.checks.graphs import activation_scales, quantized_layers, quantized_weights
+from qlearn.exercises.checks.layers import activation_scales, quantized_layers, quantized_weights
 
 
 def is_quantized(answer: Answer, kind: str, at_least: int = 1) -> None:
