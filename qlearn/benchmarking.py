@@ -27,11 +27,6 @@ def model_size(model: nn.Module) -> float:
     The state is written to memory as it would be to disk: this is right for float, dynamic,
     static and torchao models, whose packed weights ``parameters()`` does not count. A
     TorchScript model is saved whole, its code included.
-
-    Parameters
-    ----------
-    model
-        Any module.
     """
     buffer = io.BytesIO()
     if isinstance(model, torch.jit.ScriptModule):

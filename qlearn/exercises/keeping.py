@@ -52,8 +52,6 @@ def model_of(path: Path, load: Callable[[Path], Any]) -> Any:
 
     Parameters
     ----------
-    path
-        A TorchScript file.
     load
         Loads it; what it raises is not kept.
     """
@@ -70,8 +68,6 @@ def output_of(path: Path, inputs: Tensor, batch: int | None, run: Callable[[], T
 
     Parameters
     ----------
-    path
-        The model's file.
     inputs, batch
         Its inputs, and how many of them it gets at a time.
     run

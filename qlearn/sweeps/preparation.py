@@ -13,11 +13,6 @@ SWEEPS = ((pretrained.mlp, 1), (pretrained.small_cnn, 1), (pretrained.depthwise_
 def prepare_sweeps(force: bool = False) -> dict[str, str]:
     """Sweep every scheme over each of the course's own models, and make the study of few bits.
 
-    Parameters
-    ----------
-    force
-        Make again what is there.
-
     Returns
     -------
     dict of str

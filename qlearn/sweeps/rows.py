@@ -19,13 +19,7 @@ PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 def kept_row(path: Path) -> dict[str, float | str] | None:
-    """Return a row from the cache, or None if it is absent or damaged.
-
-    Parameters
-    ----------
-    path
-        From `path_of`.
-    """
+    """Return a row from the cache, or None if it is absent or damaged."""
     if not path.exists():
         return None
     try:
@@ -36,13 +30,7 @@ def kept_row(path: Path) -> dict[str, float | str] | None:
 
 
 def digest_of(model: nn.Module, data: DataSet, batch: int) -> str | None:
-    """Hash whatever a row depends on, its scheme apart; None for what has no bytes to hash.
-
-    Parameters
-    ----------
-    model, data, batch
-        As `qlearn.sweep` takes them.
-    """
+    """Hash whatever a row depends on, its scheme apart; None for what has no bytes to hash."""
     digest = hashlib.sha256(source_digest("qlearn.sweeps.sweeping").encode())
     machine = torch.cpu.get_capabilities().get("cpu_name")
     settings = (torch.backends.quantized.engine, torch.get_num_threads(), batch)
@@ -60,15 +48,7 @@ def digest_of(model: nn.Module, data: DataSet, batch: int) -> str | None:
 
 
 def path_of(content: str | None, scheme: Scheme) -> Path | None:
-    """Return the file of a row; None where it cannot be told from others, and so is not kept.
-
-    Parameters
-    ----------
-    content
-        From `digest_of`.
-    scheme
-        Of the row.
-    """
+    """Return the file of a row; None where it cannot be told from others, and so is not kept."""
     if content is None:
         return None
     digest = hashlib.sha256(content.encode())

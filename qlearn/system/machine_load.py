@@ -74,10 +74,6 @@ def note_on(load: Load, threads: int, times: Mapping[str, np.ndarray]) -> str:
 
     Parameters
     ----------
-    load
-        While the times were taken.
-    threads
-        That each model ran on.
     times
         Name → times of the model's rounds.
     """

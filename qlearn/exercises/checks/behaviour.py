@@ -32,10 +32,6 @@ def runs(answer: Answer, inputs: Tensor, batch: int | None = None) -> Tensor:
 
     Parameters
     ----------
-    answer
-        A model.
-    inputs
-        A batch.
     batch
         Give it so many inputs at a time, for a file that takes no other number; all at once if
         None.
@@ -74,15 +70,7 @@ def _output(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Ten
 
 
 def looks_at_its_input(answer: Answer, inputs: Tensor) -> None:
-    """Assert that different inputs do not all get the same output.
-
-    Parameters
-    ----------
-    answer
-        A model.
-    inputs
-        A batch of different samples.
-    """
+    """Assert that different inputs do not all get the same output."""
     output = runs(answer, inputs)
     assert len(output.unique(dim=0)) > 1, (
         f"The model {answer.name!r} gives every input the same output: it ignores its input."
@@ -92,19 +80,7 @@ def looks_at_its_input(answer: Answer, inputs: Tensor) -> None:
 def agrees_with(
     answer: Answer, reference: Callable[[Tensor], Tensor], inputs: Tensor, share: float
 ) -> None:
-    """Assert that the model predicts the reference's class for a share of the inputs.
-
-    Parameters
-    ----------
-    answer
-        A classifier.
-    reference
-        The model that it was made from.
-    inputs
-        A batch.
-    share
-        In [0, 1].
-    """
+    """Assert that the model predicts the reference's class for a share in [0, 1] of the inputs."""
     with torch.no_grad():
         wanted = reference(inputs).argmax(1)
     same = (runs(answer, inputs).argmax(1) == wanted).double().mean().item()
@@ -115,15 +91,7 @@ def agrees_with(
 
 
 def accuracy(answer: Answer, test: Iterable) -> float:
-    """Measure the accuracy of a model over batches of (inputs, labels), in [0, 1].
-
-    Parameters
-    ----------
-    answer
-        A classifier.
-    test
-        Batches of (inputs, labels).
-    """
+    """Measure the accuracy of a model over batches of (inputs, labels), in [0, 1]."""
     right, total = 0, 0
     for inputs, labels in test:
         right += (runs(answer, inputs).argmax(1) == labels).sum().item()
@@ -132,17 +100,7 @@ def accuracy(answer: Answer, test: Iterable) -> float:
 
 
 def accuracy_at_least(answer: Answer, test: Iterable, minimum: float) -> None:
-    """Assert that the model's accuracy, measured here, is at least a minimum in [0, 1].
-
-    Parameters
-    ----------
-    answer
-        A classifier.
-    test
-        Batches of (inputs, labels).
-    minimum
-        In [0, 1].
-    """
+    """Assert that the model's accuracy, measured here, is at least a minimum in [0, 1]."""
     found = accuracy(answer, test)
     assert found >= minimum, (
         f"The model {answer.name!r} is right on {found:.1%} of the test set; at least "
@@ -151,16 +109,9 @@ def accuracy_at_least(answer: Answer, test: Iterable, minimum: float) -> None:
 
 
 def operator_calls(answer: Answer, operator: str, inputs: Tensor) -> int:
-    """Count the calls of an operator in one forward pass, loops unrolled, with the profiler.
+    """Count the calls of an operator, such as "quantized::linear", in one forward pass.
 
-    Parameters
-    ----------
-    answer
-        A model.
-    operator
-        Such as "quantized::linear".
-    inputs
-        A batch.
+    The profiler counts them, so loops are unrolled.
     """
     model, inputs = _model(answer), inputs.clone()
     _output(answer.name, model, inputs)

@@ -13,8 +13,6 @@ def smaller_than(answer: Answer, megabytes: float, ratio: float = 1.0) -> None:
 
     Parameters
     ----------
-    answer
-        Any answer.
     megabytes
         What it is compared with, in MB (10**6 bytes), measured the same way.
     ratio
@@ -33,12 +31,6 @@ def claim_close(what: str, claimed: Any, measured: float, tolerance: float) -> N
     ----------
     what
         What it is the number of, for the sentence.
-    claimed
-        What was handed in.
-    measured
-        What the artifact gives.
-    tolerance
-        Largest difference.
     """
     assert isinstance(claimed, Real) and math.isfinite(claimed), (
         f"{what} must be a finite number, and {claimed!r} is none."

@@ -15,8 +15,6 @@ def is_quantized(answer: Answer, kind: str, at_least: int = 1) -> None:
         A model handed in as TorchScript.
     kind
         "dynamic linear", "dynamic lstm", "static conv", "static linear", …
-    at_least
-        How many.
     """
     counts = quantized_layers(answer)
     found = ", ".join(f"{n} {key}" for key, n in counts.items()) or "none at all"

@@ -56,10 +56,6 @@ def faster_claim_holds(
     claimed
         Time of ``slow`` over time of ``fast``, as handed in: a row or a dict with `compare`'s
         ``speedup``, ``speedup_low`` and ``speedup_high``, or a number, which has no width.
-    slow, fast
-        Models.
-    inputs
-        What to time them on.
     factor
         How many times too large or too small the claim may be.
     """

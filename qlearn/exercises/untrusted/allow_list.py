@@ -84,13 +84,7 @@ def _entry(name: str, value: Any) -> Any:
 
 
 def is_operator(target: str) -> bool:
-    """Say whether a node's target is an harmless operator on tensors or sizes.
-
-    Parameters
-    ----------
-    target
-        Such as "torch.ops.aten.linear.default".
-    """
+    """Say whether a node's target is a harmless operator on tensors or sizes."""
     if target in SYMBOLIC:
         return True
     parts = target.split(".")

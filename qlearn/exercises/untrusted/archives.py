@@ -11,11 +11,6 @@ UNPACKED_MB = 200  # an honest file of 100 MB unpacks to little more: only its c
 def opened(source: Path | bytes) -> torch._C.PyTorchFileReader:
     """Open an archive with PyTorch's own reader, which is the one that loads it later.
 
-    Parameters
-    ----------
-    source
-        A file, or its bytes.
-
     Raises
     ------
     ValueError

@@ -17,8 +17,6 @@ def run_in_chromium(lab: PhoneLab, executable: str) -> dict[str, Any]:
     ----------
     lab
         A running one; it keeps the report like any other.
-    executable
-        Path of Chromium.
 
     Returns
     -------
