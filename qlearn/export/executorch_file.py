@@ -11,7 +11,7 @@ from qlearn.export.contents import executorch_contents
 from qlearn.export.noise import quiet
 from qlearn.export.refusals import ELSEWHERE, Refusal, refusing
 from qlearn.quantization.pt2e import lower_to_xnnpack, quantize_for_xnnpack
-from qlearn.system.cache import making
+from qlearn.system.cache import write_whole
 
 
 def executorch(
@@ -58,7 +58,7 @@ def executorch(
     -----
     Source: https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html
     """
-    with making(common.require_folder(path)) as unfinished:
+    with write_whole(common.require_folder(path)) as unfinished:
         source = common.require_runnable(model, example, calibration)
         inputs = common.gather_inputs(example, check)
         with quiet(), refusing("ExecuTorch"), torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qlearn.export import common
 from qlearn.export.noise import quiet
 from qlearn.export.refusals import refusing
-from qlearn.system.cache import making
+from qlearn.system.cache import write_whole
 
 
 def onnx(
@@ -52,7 +52,7 @@ def onnx(
     -----
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
-    with making(common.require_folder(path)) as unfinished:
+    with write_whole(common.require_folder(path)) as unfinished:
         source = common.require_runnable(model, example, calibration)
         inputs = common.gather_inputs(example, check)
         with quiet(), refusing("ONNX"):

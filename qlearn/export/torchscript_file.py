@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from qlearn.export import common
 from qlearn.export.noise import quiet
 from qlearn.export.refusals import Refusal, refusing
-from qlearn.system.cache import making
+from qlearn.system.cache import write_whole
 
 LITE = ".ptl"
 
@@ -47,7 +47,7 @@ def torchscript(
     """
     if Path(path).suffix not in (".pt", LITE):
         raise Refusal(f"{Path(path).name} must end in .pt, or in .ptl for the lite interpreter.")
-    with making(common.require_folder(path)) as unfinished:
+    with write_whole(common.require_folder(path)) as unfinished:
         source = common.require_runnable(model, example)
         inputs = common.gather_inputs(example, check)
         with quiet(), refusing("TorchScript"), torch.no_grad():

@@ -18,7 +18,7 @@ from qlearn.quantization.equalization import correct_bias, equalize
 from qlearn.quantization.lsq import LearnedStep
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.quantization.schemes import LEARNING_RATES, qat, static_fx
-from qlearn.system.cache import home, making, source_digest
+from qlearn.system.cache import home, source_digest, write_whole
 from qlearn.training import evaluate, fit
 
 METHODS = ("PTQ", "repaired", "QAT", "QAT, learned step", "equalized, QAT")
@@ -99,7 +99,7 @@ def keep_study(force: bool = False) -> str:
     if path.exists() and not force:
         return "there"
     table = low_bit_study()
-    with making(path) as unfinished:
+    with write_whole(path) as unfinished:
         table.to_csv(unfinished, index=False)
     return "made"
 

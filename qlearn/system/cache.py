@@ -107,7 +107,7 @@ def save_atomically(value: Any, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def making(place: Path) -> Iterator[Path]:
+def write_whole(place: Path) -> Iterator[Path]:
     """Give a path beside ``place``; what the block makes there takes its place if it succeeds.
 
     Parameters

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from qlearn.system.cache import home, making, source_digest
+from qlearn.system.cache import home, source_digest, write_whole
 
 
 def complete() -> bool:
@@ -23,7 +23,7 @@ def complete() -> bool:
 def record(files: Iterable[Path]) -> None:
     """Write down that these files are all there are."""
     # Where that cannot be written, the only loss is that time is spent to find out again.
-    with suppress(OSError), making(_list()) as unfinished:
+    with suppress(OSError), write_whole(_list()) as unfinished:
         unfinished.write_text("\n".join(file.name for file in files))
 
 

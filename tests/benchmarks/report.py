@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from qlearn.system.cache import making
+from qlearn.system.cache import write_whole
 
 FLOAT, DYNAMIC, STATIC = "float", "dynamic int8", "static int8, per channel"
 TITLES = {
@@ -171,5 +171,5 @@ class Report:
 
     def _write(self) -> None:
         if self._output is not None:
-            with making(self._output) as unfinished:
+            with write_whole(self._output) as unfinished:
                 unfinished.write_text(str(self), encoding="utf-8")

@@ -62,10 +62,10 @@ def test_the_libraries_that_compute_are_in_the_key(monkeypatch):
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     file = tmp_path / "folder" / "file.txt"
     for text in ("first", "second"):
-        with cache.making(file) as unfinished:
+        with cache.write_whole(file) as unfinished:
             unfinished.write_text(text)
         assert file.read_text() == text
-    with pytest.raises(RuntimeError), cache.making(file) as unfinished:
+    with pytest.raises(RuntimeError), cache.write_whole(file) as unfinished:
         unfinished.write_text("half")
         raise RuntimeError
     assert file.read_text() == "second" and [*file.parent.iterdir()] == [file]
@@ -73,10 +73,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_of_two_that_make_a_folder_the_first_wins(tmp_path):
     folder = tmp_path / "folder"
-    with cache.making(folder) as second:
+    with cache.write_whole(folder) as second:
         second.mkdir()
         (second / "by").write_text("second")
-        with cache.making(folder) as first:
+        with cache.write_whole(folder) as first:
             first.mkdir()
             (first / "by").write_text("first")
     assert (folder / "by").read_text() == "first" and [*tmp_path.iterdir()] == [folder]

@@ -46,7 +46,7 @@ SYNTAX = (
 )  # fmt: skip
 
 
-def checked(value: Any, key: str = "") -> Any:
+def require_allowed(value: Any, key: str = "") -> Any:
     """Return the description of a graph without what is only remembered about its source.
 
     Parameters
@@ -64,7 +64,7 @@ def checked(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         return {name: _entry(name, inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [checked(inner, key) for inner in value]
+        return [require_allowed(inner, key) for inner in value]
     if isinstance(value, str) and not _RULES.get(key, NAME.fullmatch)(value):
         what = _WORDS.get(key, "a name")
         raise ValueError(f"it holds {what} that no exported program has, {value[:60]!r}")
@@ -80,7 +80,7 @@ def _entry(name: str, value: Any) -> Any:
         raise ValueError(f"it holds an object of Python ({name})")
     if not NAME.fullmatch(name):
         raise ValueError(f"it holds a name that no exported program has, {name[:60]!r}")
-    return checked(value, name)
+    return require_allowed(value, name)
 
 
 def is_operator(target: str) -> bool:

@@ -8,7 +8,7 @@ import torch
 UNPACKED_MB = 200  # an honest file of 100 MB unpacks to little more: only its code is compressed
 
 
-def opened(source: Path | bytes) -> torch._C.PyTorchFileReader:
+def open_archive(source: Path | bytes) -> torch._C.PyTorchFileReader:
     """Open an archive with PyTorch's own reader, which is the one that loads it later.
 
     Raises

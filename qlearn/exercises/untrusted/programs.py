@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qlearn.exercises.untrusted.allow_list import checked
-from qlearn.exercises.untrusted.archives import opened
+from qlearn.exercises.untrusted.allow_list import require_allowed
+from qlearn.exercises.untrusted.archives import open_archive
 
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
@@ -50,7 +50,7 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     """
     import torchao  # noqa: F401  its tensor subclasses must be known to read them
 
-    clean = io.BytesIO(_copied(opened(path)))
+    clean = io.BytesIO(_copy(open_archive(path)))
     try:
         with _weights_only():
             program = torch.export.load(clean)
@@ -63,12 +63,12 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     return program
 
 
-def _copied(reader: torch._C.PyTorchFileReader) -> bytes:
+def _copy(reader: torch._C.PyTorchFileReader) -> bytes:
     """Write what was checked into a new archive, so that nothing else can be found in it."""
     names = set(reader.get_all_records())
     parts = {
-        MODEL: checked(_description(reader, MODEL)),
-        **{config: checked(_description(reader, config)) for config in TENSORS},
+        MODEL: require_allowed(_description(reader, MODEL)),
+        **{config: require_allowed(_description(reader, config)) for config in TENSORS},
     }
     tensors = _tensors(parts)
     allowed = {*parts, *tensors, EXAMPLES, *MARKS}
@@ -82,7 +82,7 @@ def _copied(reader: torch._C.PyTorchFileReader) -> bytes:
     for name, pickled in tensors.items():
         content[name] = reader.get_record(name)
         if pickled:
-            opened(content[name])  # an archive within the archive
+            open_archive(content[name])  # an archive within the archive
     for name, data in content.items():
         writer.write_record(name, data, len(data))
     writer.write_end_of_file()

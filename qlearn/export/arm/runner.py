@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from qlearn.system.cache import home, making
+from qlearn.system.cache import home, write_whole
 from qlearn.system.tools import run_tool
 
 CPU = "cortex-a76"
@@ -95,7 +95,7 @@ def _fetch_libraries(cache: Path) -> Path:
     if folder.is_dir():
         return folder
     print(f"Fetching ExecuTorch {version} for Arm once; it is kept in {cache}.")
-    with tempfile.TemporaryDirectory() as scratch, making(folder) as made:
+    with tempfile.TemporaryDirectory() as scratch, write_whole(folder) as made:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         choice = ["--platform", "manylinux_2_28_aarch64", "--python-version", python]
         choice += ["--implementation", "cp", "--only-binary=:all:", "--no-deps"]
@@ -124,7 +124,7 @@ def _compile_runner() -> Path:
     made_from = SOURCE.read_bytes() + libraries.name.encode() + version
     runner = cache / f"runner-{hashlib.sha256(made_from).hexdigest()[:10]}"
     if not runner.is_file():
-        with making(runner) as unfinished:
+        with write_whole(runner) as unfinished:
             command = [compiler, *_list_arguments(libraries, unfinished)]
             failure = f"{compiler} could not compile the runner ({{reason}})."
             run_tool(command, failure, TOOL_TIMEOUT)

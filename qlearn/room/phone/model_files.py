@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from qlearn import data, pretrained
-from qlearn.system.cache import home, making, source_digest
+from qlearn.system.cache import home, source_digest, write_whole
 
 PRECISIONS = ("fp32", "int8")
 REFERENCES = 8  # inputs whose outputs the phone compares with the host's
@@ -52,7 +52,7 @@ def _write_bundle(name: str) -> Path:
     folder = home() / "phone" / f"{name}-{key}"
     if not folder.is_dir():
         print(f"Exporting {MODELS[name].title} once; it is then kept in {folder.parent}.")
-        with making(folder) as unfinished:
+        with write_whole(folder) as unfinished:
             unfinished.mkdir()
             _export(name, unfinished)
     return folder

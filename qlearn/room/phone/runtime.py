@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from qlearn.system.cache import home, making
+from qlearn.system.cache import home, write_whole
 from qlearn.system.tools import run_tool
 
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def _copy(source: Path, cached: Path) -> None:
                 "differs): take the files of exactly that version."
             )
     for name, content in contents.items():
-        with making(cached / f"{name}.gz") as unfinished:
+        with write_whole(cached / f"{name}.gz") as unfinished:
             unfinished.write_bytes(gzip.compress(content))
 
 
