@@ -6,6 +6,8 @@ so there is one list.
 
 import multiprocessing
 
+import qlearn.sweeps.row_process  # noqa: F401 - sets a list of its own, before the one below
+
 PRELOADED = [
     "torch",
     "torchvision",

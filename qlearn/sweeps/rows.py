@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import json
 import pickle
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,7 @@ from torch import nn
 
 from qlearn.data import DataSet
 from qlearn.quantization.schemes import Scheme
-from qlearn.system.cache import home, source_digest
+from qlearn.system.cache import home, source_digest, write_whole
 
 PLAIN = (bool, int, float, str, tuple, type(None))
 
@@ -23,10 +24,16 @@ def kept_row(path: Path) -> dict[str, float | str] | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, weights_only=True)
-    except (RuntimeError, LookupError, EOFError, OSError, ValueError, pickle.UnpicklingError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         print(f"Notice: {path} is damaged; its row is measured again.")
         return None
+
+
+def keep_row(row: dict[str, float | str], path: Path) -> None:
+    """Write a row to the cache."""
+    with write_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(row), encoding="utf-8")
 
 
 def digest_of(model: nn.Module, data: DataSet, batch: int) -> str | None:
@@ -57,7 +64,7 @@ def path_of(content: str | None, scheme: Scheme) -> Path | None:
             digest.update(part)
     except (TypeError, AttributeError, RuntimeError, pickle.PicklingError):
         return None
-    return home() / "sweeps" / f"{digest.hexdigest()[:20]}.pt"
+    return home() / "sweeps" / f"{digest.hexdigest()[:20]}.json"
 
 
 def _parts_of(model: nn.Module) -> Iterator[bytes]:

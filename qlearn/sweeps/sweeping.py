@@ -1,16 +1,8 @@
 """Run through schemes: a process of its own for each, a row for each, whatever becomes of it."""
 
-import contextlib
-import json
-import os
-import pickle
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -19,15 +11,10 @@ from torch import nn
 from qlearn.calibration import require_eval
 from qlearn.data import DataSet
 from qlearn.quantization.schemes import ALL, Scheme
-from qlearn.sweeps.rows import digest_of, kept_row, path_of
-from qlearn.sweeps.worker import ended
-from qlearn.system.cache import save_atomically
+from qlearn.sweeps.row_process import run_row
+from qlearn.sweeps.rows import digest_of, keep_row, kept_row, path_of
 from qlearn.system.machine_load import NotedTable
 
-ROW_TIMEOUT = 300  # seconds that one row may take
-# Where a fork is safe, a process that has imported everything forks for each row; elsewhere a
-# process makes one row and ends.
-FORKS = sys.platform == "linux"
 # Of the table; the reason last, as it is the widest.
 COLUMNS = [
     *("size_mb", "size_ratio", "latency_ms", "spread_ms", "speedup", "speedup_low"),
@@ -98,18 +85,18 @@ def sweep(
     content = digest_of(model, data, batch)
     rows, begun = {}, time.monotonic()
     bar = tqdm(chosen.items(), desc="sweep", unit="scheme", file=sys.stdout, ncols=80)
-    with _Worker(model, data, batch) as worker:
-        for name, scheme in bar:
-            bar.set_postfix_str(name)
-            path = path_of(content, scheme)
-            row = None if force or path is None else kept_row(path)
-            if row is None and limit is not None and time.monotonic() - begun > limit:
-                row = {"reason": f"not measured: the limit of {limit:g} s was reached"}
-            elif row is None:
-                row, lasting = worker.row(scheme)
-                if lasting and path is not None:
-                    save_atomically(row, path)
-            rows[name] = row
+    task = (model, data, batch, torch.get_num_threads(), torch.backends.quantized.engine)
+    for name, scheme in bar:
+        bar.set_postfix_str(name)
+        path = path_of(content, scheme)
+        row = None if force or path is None else kept_row(path)
+        if row is None and limit is not None and time.monotonic() - begun > limit:
+            row = {"reason": f"not measured: the limit of {limit:g} s was reached"}
+        elif row is None:
+            row, lasting = run_row(task, scheme)
+            if lasting and path is not None:
+                keep_row(row, path)
+        rows[name] = row
     table = _comparable(NotedTable.from_dict(rows, orient="index").reindex(columns=COLUMNS))
     table.attrs = {"note": _note_on([name for name, row in rows.items() if row.get("busy")])}
     return table
@@ -146,74 +133,3 @@ def _chosen(schemes: Iterable[str] | Mapping[str, Scheme]) -> dict[str, Scheme]:
     if not chosen:
         raise ValueError(f"schemes is empty; there are: {', '.join(ALL)}.")
     return chosen
-
-
-class _Worker:
-    """The process that makes rows, started when it is needed and again when it has ended."""
-
-    def __init__(self, model: nn.Module, data: DataSet, batch: int) -> None:
-        engine = torch.backends.quantized.engine
-        self.task = (model, data, batch, torch.get_num_threads(), engine)
-        self.process: subprocess.Popen | None = None
-        self.count = 0
-
-    def __enter__(self) -> "_Worker":
-        self.place = tempfile.TemporaryDirectory()
-        self.folder = Path(self.place.name)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-        self.place.cleanup()
-
-    def row(self, scheme: Scheme) -> tuple[dict[str, float | str], bool]:
-        """Return the row of a scheme, and whether it would come out the same again."""
-        name = str(self.count)
-        self.count += 1
-        try:
-            self._send(scheme, name)
-        except (TypeError, AttributeError, RuntimeError, OSError, pickle.PicklingError) as error:
-            return {"reason": f"cannot be sent to another process: {error}"[:200]}, False
-        result = self.folder / f"{name}.row"
-        patience = time.monotonic() + ROW_TIMEOUT
-        while not result.exists():
-            if time.monotonic() > patience:
-                self._end()
-                return {"reason": f"gave no result within {ROW_TIMEOUT} s"}, False
-            if self.process.poll() is not None and not result.exists():
-                return {"reason": ended(self.process.returncode, self.folder)}, False
-            time.sleep(0.02)
-        if not FORKS:
-            self.process.wait()
-        row = json.loads(result.read_text(encoding="utf-8"))
-        return row, row.pop("lasting", False)
-
-    def _send(self, scheme: Scheme, name: str) -> None:
-        """Write the scheme where the process reads it, and tell it; start it if need be."""
-        import cloudpickle
-
-        # By value where a class is defined in a notebook, which no other process can import.
-        (self.folder / f"{name}.scheme").write_bytes(cloudpickle.dumps(scheme))
-        if self.process is None or self.process.poll() is not None:
-            work = cloudpickle.dumps(self.task)
-            (self.folder / "task").write_bytes(pickle.dumps((sys.path, work)))
-            with open(self.folder / "log", "w") as log:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", "qlearn.sweeps.worker", str(self.folder), str(FORKS)],
-                    stdin=subprocess.PIPE, stdout=log, stderr=log, text=True,
-                    start_new_session=True,
-                )  # fmt: skip
-        self.process.stdin.write(f"{name}\n")
-        self.process.stdin.flush()
-
-    def _end(self) -> None:
-        """End the process and the one that it forked."""
-        if self.process is None:
-            return
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        else:
-            self.process.kill()
-        self.process.communicate()
-        self.process = None

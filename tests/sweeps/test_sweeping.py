@@ -1,14 +1,19 @@
 """`qlearn.sweep`: rows or reasons, never a crash; and each row measured once."""
 
+import multiprocessing
 import os
+import subprocess
+import sys
+import textwrap
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from qlearn import data, schemes
-from qlearn.sweeps import rows, sweeping
+from qlearn.sweeps import row_process, rows, sweeping
 
 NUMBERS = ["size_mb", "latency_ms", "speedup", "accuracy", "standard_error", "make_s", "float_ms"]
 
@@ -16,7 +21,7 @@ NUMBERS = ["size_mb", "latency_ms", "speedup", "accuracy", "standard_error", "ma
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
-    monkeypatch.setattr(sweeping, "ROW_TIMEOUT", 900)
+    monkeypatch.setattr(row_process, "ROW_TIMEOUT", 900)
     return tmp_path
 
 
@@ -70,7 +75,7 @@ def test_each_row_has_numbers_or_a_reason(cache, capsys):
 
 
 def test_a_scheme_that_hangs_is_ended(cache, monkeypatch):
-    monkeypatch.setattr(sweeping, "ROW_TIMEOUT", 8)
+    monkeypatch.setattr(row_process, "ROW_TIMEOUT", 8)
     table = sweeping.sweep(perceptron(), {"hangs": hangs}, images())
     assert "no result within 8 s" in table.loc["hangs", "reason"]
 
@@ -78,11 +83,11 @@ def test_a_scheme_that_hangs_is_ended(cache, monkeypatch):
 def test_a_row_is_measured_once_and_again_when_anything_changed(cache, monkeypatch):
     calls = []
 
-    def measured(worker, scheme):
+    def measured(task, scheme):
         calls.append(scheme)
         return {"accuracy": float(len(calls)), "reason": ""}, True
 
-    monkeypatch.setattr(sweeping._Worker, "row", measured)
+    monkeypatch.setattr(sweeping, "run_row", measured)
     model, samples = perceptron(), images()
 
     def ask(model=model, samples=samples, names=("fp32",), **options):
@@ -159,12 +164,51 @@ def test_what_only_this_moment_refuses_is_not_kept(cache):
 
 
 def test_rows_without_fork(cache, monkeypatch):
-    """As on macOS and Windows: a process for each row, which ends after it."""
-    monkeypatch.setattr(sweeping, "FORKS", False)
+    """As on macOS and Windows: each process imports everything anew."""
+    monkeypatch.setattr(row_process, "CONTEXT", multiprocessing.get_context("spawn"))
     names = {"fp32": schemes.ALL["fp32"], **BAD, "int8_dynamic": schemes.ALL["int8_dynamic"]}
     table = sweeping.sweep(perceptron(), names, images())
     assert table.loc[["fp32", "int8_dynamic"], NUMBERS].notna().all(axis=None), table["reason"]
     assert "code 7" in table.loc["dies", "reason"]
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path):
+    """Its own modules are found all the same, and what it defines is sent by value."""
+    (tmp_path / "mine.py").write_text("def scheme(model, train):\n    return model\n")
+    (tmp_path / "script.py").write_text(
+        textwrap.dedent("""
+        print("begins")
+        import sys
+        import torch, qlearn, mine
+        part = qlearn.data.Samples(torch.rand(8, 4), torch.arange(8) % 2)
+        samples = qlearn.data.DataSet(part, part, ("a", "b"))
+        def own(model, train):
+            print("not shown")
+            return mine.scheme(model, train)
+        model = torch.nn.Linear(4, 2).eval()
+        table = qlearn.sweep(model, {"own": own, "mine": mine.scheme}, samples)
+        print(list(table["reason"]))
+        """)
+    )
+    environment = {**os.environ, "QLEARN_HOME": str(tmp_path)}
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.count("begins") == 1 and "['', '']" in done.stdout, done
+    assert "not shown" not in done.stdout + done.stderr
+
+
+def test_what_a_row_started_ends_with_it(cache, tmp_path):
+    def starts(model, train):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        (tmp_path / "pid").write_text(str(child.pid))
+        raise RuntimeError("leaves it behind")
+
+    sweeping.sweep(perceptron(), {"starts": starts}, images())
+    try:
+        left = psutil.Process(int((tmp_path / "pid").read_text()))
+        assert left.status() == psutil.STATUS_ZOMBIE or left.wait(5) is not None
+    except psutil.NoSuchProcess:
+        pass
 
 
 def test_integer_inputs_are_a_reason_in_eager_mode(cache):
@@ -178,14 +222,14 @@ def test_integer_inputs_are_a_reason_in_eager_mode(cache):
 
 def test_a_row_that_may_come_out_otherwise_is_not_kept(cache, monkeypatch):
     answers = iter([({"reason": "gave no result"}, False), ({"accuracy": 1.0, "reason": ""}, True)])
-    monkeypatch.setattr(sweeping._Worker, "row", lambda *_: next(answers))
+    monkeypatch.setattr(sweeping, "run_row", lambda *_: next(answers))
     first, second = (sweeping.sweep(perceptron(), ["fp32"], images()) for _ in range(2))
     assert first["reason"].item() and second["accuracy"].item() == 1
 
 
 def test_a_row_of_a_busy_machine_is_kept_and_named(cache, monkeypatch):
     answers = iter([{"accuracy": 1.0, "busy": True}, {"accuracy": 1.0, "busy": False}])
-    monkeypatch.setattr(sweeping._Worker, "row", lambda *_: ({"reason": "", **next(answers)}, True))
+    monkeypatch.setattr(sweeping, "run_row", lambda *_: ({"reason": "", **next(answers)}, True))
     first, kept = (sweeping.sweep(perceptron(), ["fp32"], images()) for _ in range(2))
     for table in (first, kept):
         assert "busy when fp32 was measured" in repr(table) and "force=True" in repr(table)
@@ -195,7 +239,7 @@ def test_a_row_of_a_busy_machine_is_kept_and_named(cache, monkeypatch):
 
 
 def test_a_damaged_row_is_measured_again(cache, monkeypatch, capsys):
-    monkeypatch.setattr(sweeping._Worker, "row", lambda *_: ({"accuracy": 1.0, "reason": ""}, True))
+    monkeypatch.setattr(sweeping, "run_row", lambda *_: ({"accuracy": 1.0, "reason": ""}, True))
     sweeping.sweep(perceptron(), ["fp32"], images())
     (file,) = (cache / "sweeps").iterdir()
     file.write_bytes(b"half a row")
@@ -204,7 +248,7 @@ def test_a_damaged_row_is_measured_again(cache, monkeypatch, capsys):
 
 
 def test_after_the_limit_no_row_is_begun_but_kept_ones_are_read(cache, monkeypatch):
-    monkeypatch.setattr(sweeping._Worker, "row", lambda *_: ({"accuracy": 1.0, "reason": ""}, True))
+    monkeypatch.setattr(sweeping, "run_row", lambda *_: ({"accuracy": 1.0, "reason": ""}, True))
     sweeping.sweep(perceptron(), ["bf16"], images())
     table = sweeping.sweep(perceptron(), ["fp32", "bf16"], images(), limit=-1)
     assert pd.isna(table.loc["fp32", "accuracy"]) and table.loc["bf16", "accuracy"] == 1
@@ -256,7 +300,8 @@ class Peculiar(torch.nn.Module):
     names = ["fp32", "int8_dynamic", "int8_tensor_eager", "int8_tensor_fx", "int4_weights_torchao"]
     table = sweeping.sweep(space["Peculiar"]().eval(), names, images())
     assert table.loc[["fp32", "int8_dynamic"], "accuracy"].notna().all(), table["reason"]
-    assert "QuantizedCPU" in table.loc["int8_tensor_eager", "reason"]
+    reason = table.loc["int8_tensor_eager", "reason"]
+    assert "QuantizedCPU" in reason and reason.count("FloatFunctional") == 1
     assert "traced" in table.loc["int8_tensor_fx", "reason"]
     assert (table["accuracy"].notna() ^ (table["reason"] != "")).all()
 

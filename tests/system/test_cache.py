@@ -41,7 +41,7 @@ def test_a_module_out_of_reach_does_not_change_it(entry, package):
     ("entry", "modules"),
     {
         # Loaders and split decide a row; so does the process that measures it.
-        "qlearn.sweeps.sweeping": {"data/common", "sweeps/worker", "benchmarking", "training"},
+        "qlearn.sweeps.sweeping": {"data/common", "sweeps/row_process", "benchmarking", "training"},
         "qlearn.sweeps.few_bits": {"data/common", "data/images", "quantization/equalization"},
         "qlearn.pretrained": {"models", "data/text", "training", "system/threads"},
     }.items(),
