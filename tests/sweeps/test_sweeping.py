@@ -158,6 +158,7 @@ def test_what_only_this_moment_refuses_is_not_kept(cache):
     assert not (cache / "sweeps").exists()
 
 
+@pytest.mark.long
 def test_rows_without_fork(cache, monkeypatch):
     """As on macOS and Windows: a process for each row, which ends after it."""
     monkeypatch.setattr(sweeping, "FORKS", False)
