@@ -120,7 +120,7 @@ def test_a_measurement_that_fails_costs_no_other(tmp_path, capsys):
     assert "| one row |" in before and before.count("Not finished") == 2
     after = output.read_text()
     assert "| one row |" in after and "small" in after and "Not finished" not in after
-    assert "ResNet-18 could not be measured: no such engine\n" in after
+    assert "ResNet-18 could not be measured: RuntimeError: no such engine\n" in after
     assert "no such engine" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["results.md"]
 
@@ -132,7 +132,7 @@ def test_a_report_with_a_failure_ends_with_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "_steps", lambda settings: [Step("Speed", "It", fail)])
     with pytest.raises(SystemExit, match="could not be measured"):
         bench.write_report(tmp_path / "results.md")
-    assert "It could not be measured: broken" in (tmp_path / "results.md").read_text()
+    assert "It could not be measured: RuntimeError: broken" in (tmp_path / "results.md").read_text()
 
 
 def test_without_its_programs_the_browser_is_left_out(monkeypatch, tmp_path):

@@ -77,6 +77,7 @@ def hand_in_by_exchange(course, folder, run):
         run(f"nbgrader {words} --course qlearn {exchange}", folder)
 
 
+@pytest.mark.long
 def test_every_command_of_the_guide_does_what_it_says(tmp_path, environment, bubblewrap):
     course = make(tmp_path)
     said, background = {}, []

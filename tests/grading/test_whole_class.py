@@ -97,7 +97,7 @@ def slow_class(tmp_path, seconds):
     return course
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_ctrl_c_reaches_the_whole_group(tmp_path, temporary, times):
     """What runs is finished after the first, and ended after the second; nothing is left."""
     course = slow_class(tmp_path, 4 if times == 1 else 300)

@@ -163,6 +163,7 @@ def test_what_only_this_moment_refuses_is_not_kept(cache):
     assert not (cache / "sweeps").exists()
 
 
+@pytest.mark.long
 def test_rows_without_fork(cache, monkeypatch):
     """As on macOS and Windows: each process imports everything anew."""
     monkeypatch.setattr(row_process, "CONTEXT", multiprocessing.get_context("spawn"))
