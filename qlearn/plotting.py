@@ -34,9 +34,6 @@ plt.rcParams.update(
     }
 )
 
-# The costs that `qlearn.pareto` marks a front of, their columns and units.
-COSTS = (("latency", "latency_ms", "ms"), ("size", "size_mb", "MB"))
-
 # The picture has a transparent background and dark ink. JupyterLab's dark theme inverts it; the
 # rotation of the hue restores the colours (nearly), which the lesson's text names.
 _STYLE = """<style>
@@ -130,7 +127,8 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
     if table["accuracy"].isna().all():
         raise ValueError("no row of the table has numbers: its reasons say why.")
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True)
-    for axis, (name, column, unit) in zip(axes, COSTS, strict=True):
+    costs = (("latency", "latency_ms", "ms"), ("size", "size_mb", "MB"))
+    for axis, (name, column, unit) in zip(axes, costs, strict=True):
         rows = table[table["accuracy"].notna()].sort_values([column, "accuracy"])
         # Accuracies are often equal: dominated names stand below, at alternating heights.
         heights = itertools.cycle(np.arange(0.40, 0.02, -0.05))
@@ -184,8 +182,7 @@ def grid_histogram(
     label
         Of the horizontal axis.
     """
-    if ax is None:
-        _, ax = plt.subplots()
+    ax = ax or plt.subplots()[1]
     flat = values.detach().flatten().float().numpy()
     grid = scale * (np.arange(quant_min, quant_max + 1) - zero_point)
     ax.hist(flat, bins=100, color=COLOURS[0], alpha=0.8)
@@ -194,8 +191,6 @@ def grid_histogram(
         # In the axes' own units of height, because a log scale has no zero.
         marks = {"transform": ax.get_xaxis_transform(), "color": "0.2", "markersize": 8}
         ax.plot(grid, np.full_like(grid, 0.03), "|", label="levels", **marks)
-    ax.set_yscale("log")
-    ax.set_xlabel(label)
-    ax.set_ylabel("count (log scale)")
+    ax.set(yscale="log", xlabel=label, ylabel="count (log scale)")
     ax.legend()
     return ax

@@ -464,6 +464,15 @@ def test_sensitivity_refuses(cnn, train, test):
         sensitivity(cnn, train, test, batches=1, qconfig=dynamic)
 
 
+def test_layer_errors_explains_why_a_model_fails(cnn, train):
+    quantized = eager(cnn, train[0][0]).module  # without the stubs of its QuantWrapper
+    with pytest.raises(ValueError, match="the quantized model fails: a quantized layer received"):
+        layer_errors(cnn, quantized, train[0])
+    with pytest.raises(ValueError, match=r"the float model fails: .*\(RuntimeError"):
+        model, x = nn.Sequential(nn.Linear(4, 2)).eval(), torch.rand(5, 4)
+        layer_errors(nn.Sequential(nn.Linear(3, 2)).eval(), eager(model, x), x)
+
+
 def test_sensitivity_refuses_what_cannot_be_traced(train, test):
     class Branch(nn.Module):
         def __init__(self):

@@ -1,5 +1,6 @@
 """AdaRound: learn for each weight of a layer whether to round it up or down."""
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -64,7 +65,7 @@ def adaround(
     if type(layer) not in LAYERS:
         raise ValueError(f"{name!r} is a {type(layer).__name__}: choose a Conv2d or Linear layer.")
     # Step 2: record the layer's inputs x and float outputs Wx.
-    data = [inputs_of(batch) for batch, _ in zip(loader, range(batches), strict=False)]
+    data = [inputs_of(batch) for batch in itertools.islice(loader, batches)]
     calls = [call for inputs in data for call in run_hooked(result, {name: layer}, inputs)]
     x, wanted = torch.cat([c.source for c in calls]), torch.cat([c.value for c in calls])
     # Step 3: split each weight into the level below it and the fraction of a step above that.

@@ -5,13 +5,16 @@ scheme.
 """
 
 import copy
+import itertools
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from qlearn.calibration import inputs_of, record, require_eval
+from qlearn.quantization.fx import NO_TRACE
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, round_weights
+from qlearn.system.errors import explained
 
 
 def fold(model: nn.Module) -> torch.fx.GraphModule:
@@ -30,10 +33,8 @@ def fold(model: nn.Module) -> torch.fx.GraphModule:
     from torch.fx.experimental.optimization import fuse
 
     require_eval(model, "the model")
-    try:
+    with explained(NO_TRACE, torch.fx.proxy.TraceError, TypeError):
         return fuse(torch.fx.symbolic_trace(copy.deepcopy(model))).eval()
-    except (torch.fx.proxy.TraceError, TypeError) as error:
-        raise ValueError(f"torch.fx cannot trace the model: {error}") from error
 
 
 def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:
@@ -153,7 +154,7 @@ def correct_bias(
     calls = [node.target for node in corrected.graph.nodes if node.op == "call_module"]
     names = [n for n in dict.fromkeys(calls) if type(corrected.get_submodule(n)) in LAYERS]
     # Step 2: measure the mean output of each channel with float weights, E[y].
-    data = [inputs_of(batch) for batch, _ in zip(loader, range(batches), strict=False)]
+    data = [inputs_of(batch) for batch in itertools.islice(loader, batches)]
     wanted = _channel_means(corrected, names, data)
     # Step 3: round the weights.
     rounded = round_weights(corrected, weight)

@@ -1,19 +1,19 @@
-"""Mixed precision: the layers that deserve more bits, within a budget."""
+"""Mixed precision: which layers keep more bits, within a budget."""
 
-import copy
+import itertools
 import sys
 from typing import NamedTuple
 
 import pandas as pd
 from torch import nn
-from torch.ao.quantization import QConfig
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from tqdm import tqdm
 
-from qlearn.calibration import calibrate, inputs_of, sqnr
+from qlearn.calibration import inputs_of, sqnr
 from qlearn.data import DataSet, loaders
-from qlearn.quantization.qconfigs import clip_weights, fx_mapping, weight_qconfig
+from qlearn.quantization.fx import fx_mapping, quantize_fx
+from qlearn.quantization.qconfigs import weight_qconfig
 from qlearn.quantization.sensitivity import sensitivity
+from qlearn.system.errors import explained
 from qlearn.training import accuracy, predict
 
 FLOAT_BITS = 32
@@ -75,44 +75,31 @@ def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int
             f"the budget is {budget:g} bits a weight, fewer than the {bits} of a layer."
         )
     train, test = loaders(data)
-    calibration = [batch for batch, _ in zip(train, range(BATCHES), strict=False)]
+    calibration = list(itertools.islice(train, BATCHES))
     qconfig = weight_qconfig(bits, per_channel=False)
     # Step 1: order the layers by what each of them costs alone, the most sensitive first.
     alone = sensitivity(model, calibration, test, batches=BATCHES, qconfig=qconfig)
     order = list(alone.sort_values("sqnr_db")["layer"])
     weights = {name: model.get_submodule(name).weight.numel() for name in order}
     logits, _ = predict(model, test)
-    rows, models = [], []
+    rows, models, mapping = [], [], fx_mapping(qconfig)
     for kept in tqdm(range(len(order) + 1), desc="mixed precision", unit="model", file=sys.stdout):
         # Step 2: return one layer after the other to float, and measure each model.
-        everything = kept == len(order)
-        mixed = model if everything else _quantize_but(model, order[:kept], qconfig, calibration)
+        if kept:
+            mapping.set_module_name(order[kept - 1], None)
+        mixed, example = model, inputs_of(calibration[0])
+        with explained(f"the model fails with {kept} layers in float", RuntimeError):
+            if kept < len(order):
+                mixed = quantize_fx(model, mapping, qconfig, example, calibration)
+            outputs, labels = predict(mixed, test)
         share = sum(weights[name] for name in order[:kept]) / sum(weights.values())
-        outputs, labels = predict(mixed, test)
-        rows.append(
-            {
-                "float_layers": kept,
-                "layer": order[kept - 1] if kept else "",
-                "bits": bits + share * (FLOAT_BITS - bits),
-                "accuracy": accuracy(outputs, labels),
-                "sqnr_db": sqnr(logits, outputs),
-            }
-        )
+        mean = bits + share * (FLOAT_BITS - bits)
+        returned = order[kept - 1] if kept else ""
+        rows.append((kept, returned, mean, accuracy(outputs, labels), sqnr(logits, outputs)))
         models.append(mixed)
     # Step 3: choose the best model that the budget allows.
-    curve = pd.DataFrame(rows)
+    columns = ["float_layers", "layer", "bits", "accuracy", "sqnr_db"]
+    curve = pd.DataFrame(rows, columns=columns)
     best = curve[curve["bits"] <= budget]["sqnr_db"].idxmax()
     curve["chosen"] = curve.index == best
     return Mixed(models[best], curve, alone)
-
-
-def _quantize_but(
-    model: nn.Module, float_layers: list[str], qconfig: QConfig, calibration: list
-) -> nn.Module:
-    """Return a copy with all layers quantized but some, in FX mode."""
-    mapping = fx_mapping(qconfig)
-    for name in float_layers:
-        mapping.set_module_name(name, None)
-    prepared = prepare_fx(copy.deepcopy(model), mapping, (inputs_of(calibration[0]),))
-    calibrate(prepared, calibration)
-    return clip_weights(convert_fx(prepared), qconfig)

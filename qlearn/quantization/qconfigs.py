@@ -33,13 +33,6 @@ def fake_quantizer(bits: int, per_channel: bool) -> Callable[[], nn.Module]:
     return tq.FakeQuantize.with_args(observer=kinds[per_channel], **_grid(bits, per_channel))
 
 
-def fx_mapping(qconfig: tq.QConfig) -> tq.QConfigMapping:
-    """Return the engine's mapping with this qconfig for every layer but embeddings."""
-    mapping = tq.get_default_qconfig_mapping(torch.backends.quantized.engine)
-    # An embedding has no static int8 form: it would raise.
-    return mapping.set_global(qconfig).set_object_type(nn.Embedding, None)
-
-
 def _grid(bits: int, per_channel: bool) -> dict:
     highest = 2 ** (bits - 1) - 1
     return {
@@ -48,25 +41,6 @@ def _grid(bits: int, per_channel: bool) -> dict:
         "quant_max": highest,
         "qscheme": torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
     }
-
-
-def clip_weights(converted: nn.Module, qconfig: tq.QConfig) -> nn.Module:
-    """Clip an FX model's weights to the qconfig's levels, in place, and return the model.
-
-    ``convert()`` clips, ``convert_fx()`` does not: a 4-bit weight could take the value 8.
-    """
-    from torch.ao.nn.quantized.modules.utils import _clamp_weights
-
-    for layer in converted.modules():
-        if not (hasattr(layer, "set_weight_bias") and hasattr(layer, "weight")):
-            continue
-        weight = layer.weight()
-        if weight.qscheme() == torch.per_channel_affine:
-            parameters = (weight.q_per_channel_scales(), weight.q_per_channel_zero_points())
-        else:
-            parameters = (torch.tensor(weight.q_scale()), torch.tensor(weight.q_zero_point()))
-        layer.set_weight_bias(_clamp_weights(weight, qconfig.weight(), *parameters), layer.bias())
-    return converted
 
 
 def grid_of(layer: nn.Module, weight: WeightObserver) -> tuple[Tensor, nn.Module]:

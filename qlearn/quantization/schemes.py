@@ -15,12 +15,13 @@ from functools import partial
 import torch
 import torch.ao.quantization as tq
 from torch import Tensor, nn
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import calibrate, inputs_of
+from qlearn.quantization.fx import clip_weights, fx_mapping, quantize_fx
 from qlearn.quantization.pt2e import Program, lower_to_xnnpack, quantize_for_xnnpack
-from qlearn.quantization.qconfigs import clip_weights, fake_quantizer, fx_mapping, weight_qconfig
+from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.quantization.weight_only import int4_packed
 from qlearn.training import fit
 
@@ -140,9 +141,8 @@ def static_fx(
     """
     qconfig = weight_qconfig(bits, per_channel)
     example = inputs_of(next(iter(train)))
-    prepared = prepare_fx(copy.deepcopy(model), fx_mapping(qconfig), (example,))
-    calibrate(prepared, train, CALIBRATION_BATCHES)
-    return clip_weights(convert_fx(prepared), qconfig)
+    batches = itertools.islice(train, CALIBRATION_BATCHES)
+    return quantize_fx(model, fx_mapping(qconfig), qconfig, example, batches)
 
 
 def qat(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import sys
 from collections import defaultdict
@@ -12,16 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from qlearn.calibration import (
-    Call,
-    calibrate,
-    has_observer,
-    inputs_of,
-    require_eval,
-    run_hooked,
-    sqnr,
-)
-from qlearn.quantization.qconfigs import LAYERS, clip_weights
+from qlearn.calibration import Call, inputs_of, require_eval, run_hooked, sqnr
+from qlearn.quantization.fx import NOT_SUPPORTED, quantize_fx
+from qlearn.quantization.qconfigs import LAYERS
+from qlearn.system.errors import explained
 from qlearn.training import accuracy, predict
 
 if TYPE_CHECKING:
@@ -59,7 +52,8 @@ def layer_errors(
     Raises
     ------
     ValueError
-        When a model is in training mode, or no quantized layer has its like in the float model.
+        When a model is in training mode or fails, or no quantized layer has its like in the float
+        model.
     """
     import pandas as pd
 
@@ -72,7 +66,8 @@ def layer_errors(
         raise ValueError("the second model has no quantized layer: run convert() on it first.")
     norms = {name: module for name, module in layers.items() if _is_batch_norm(module)}
     hooked = {name: _output_of(layers[name]) for name in names if name in floats}
-    calls = run_hooked(quantized, norms | hooked, inputs_of(batch))
+    with explained("the quantized model fails", RuntimeError):
+        calls = run_hooked(quantized, norms | hooked, inputs_of(batch))
     approximations = _values(call for call in calls if call.name in hooked)
     # Step 2: record the float layers' outputs, after what was fused into the quantized ones.
     unfused = {call.name for call in calls if _is_batch_norm(call.module)}
@@ -103,7 +98,9 @@ def _references(
     """Collect the float layers' outputs, each after its batch norm unless in `unfused`."""
     modules = _named(model)
     norms = {n: m for n, m in modules.items() if _is_batch_norm(m) and n not in unfused}
-    calls = run_hooked(model, norms | {name: _output_of(modules[name]) for name in layers}, inputs)
+    hooked = norms | {name: _output_of(modules[name]) for name in layers}
+    with explained("the float model fails", RuntimeError):
+        calls = run_hooked(model, hooked, inputs)
     # A batch norm belongs to the layer whose very output it received.
     after = {id(call.source): call for call in calls if call.name in norms}
     return _values(
@@ -148,7 +145,8 @@ def sensitivity(
     ------
     ValueError
         When the model is in training mode, cannot be traced or has no such layer, when a layer
-        cannot be quantized with the qconfig, or when `test` is empty or changes its order.
+        cannot be quantized with the qconfig, when the model fails with a quantized layer, or when
+        `test` is empty or changes its order.
 
     References
     ----------
@@ -171,7 +169,8 @@ def sensitivity(
     rows = []
     for name in tqdm(names, desc="sensitivity", unit="layer", file=sys.stdout):
         # Step 2: a model with this layer quantized and the others in float.
-        outputs, seen = predict(_quantize_layer(model, name, qconfig, calibration), test)
+        with explained(f"the model fails with {name} quantized", RuntimeError):
+            outputs, seen = predict(_quantize_layer(model, name, qconfig, calibration), test)
         if not torch.equal(seen, labels):
             raise ValueError("test gave its samples in another order: use a loader that does not.")
         # Step 3: what that costs, in accuracy and in the outputs' SQNR, which is finer.
@@ -185,20 +184,15 @@ def _quantize_layer(
     model: nn.Module, name: str, qconfig: torch.ao.quantization.QConfig, calibration: list
 ) -> nn.Module:
     """Return a copy of `model` with the one layer `name` quantized."""
-    from torch.ao.quantization import QConfigMapping
-    from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
-
-    mapping = QConfigMapping().set_module_name(name, qconfig)
+    mapping = torch.ao.quantization.QConfigMapping().set_module_name(name, qconfig)
+    example = inputs_of(calibration[0])
     try:
-        prepared = prepare_fx(copy.deepcopy(model), mapping, (inputs_of(calibration[0]),))
-    except torch.fx.proxy.TraceError as error:
-        raise ValueError(f"torch.fx cannot trace the model: {error}") from error
-    if has_observer(prepared):
-        calibrate(prepared, calibration)
-    converted = convert_fx(prepared)
-    if not _is_quantized(converted.get_submodule(name)):
-        raise ValueError(f"{name} stayed float: the backend does not support this qconfig for it.")
-    return clip_weights(converted, qconfig)
+        converted = quantize_fx(model, mapping, qconfig, example, calibration)
+        if not _is_quantized(converted.get_submodule(name)):
+            raise ValueError(NOT_SUPPORTED)
+    except ValueError as error:
+        raise ValueError(f"{name} stayed float: {error}") from error
+    return converted
 
 
 def _values(calls: Iterable[Call]) -> dict[str, list[Tensor]]:

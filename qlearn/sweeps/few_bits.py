@@ -46,7 +46,7 @@ def low_bit_study(
     bits
         Of a weight: 8, 4 or 3.
     float_epochs, qat_epochs
-        Passes over the training samples, for the float model and for QAT.
+        Passes over the training samples.
     methods
         Some of those above.
 
@@ -77,13 +77,13 @@ def low_bit_study(
             model = models.DepthwiseCNN()
             with contextlib.redirect_stdout(io.StringIO()):  # one progress bar is enough
                 fit(model, train, epochs=float_epochs)
-            rows.append((seed, 32, "", "float", evaluate(model, test)))
-            for width, per_channel, method in itertools.product(bits, (False, True), methods):
-                if method == "QAT, learned step" and per_channel:
-                    continue
-                made = _quantize(model, train, width, per_channel, method, qat_epochs)
-                scales = "per channel" if per_channel else "per tensor"
-                rows.append((seed, width, scales, method, evaluate(made, test)))
+                rows.append((seed, 32, "", "float", evaluate(model, test)))
+                for width, per_channel, method in itertools.product(bits, (False, True), methods):
+                    if method == "QAT, learned step" and per_channel:
+                        continue
+                    made = _quantize(model, train, width, per_channel, method, qat_epochs)
+                    scales = "per channel" if per_channel else "per tensor"
+                    rows.append((seed, width, scales, method, evaluate(made, test)))
     return pd.DataFrame(rows, columns=["seed", "bits", "scales", "method", "accuracy"])
 
 
@@ -105,9 +105,7 @@ def keep_study(force: bool = False) -> str:
 
 
 def _path() -> Path:
-    """Path of the study that is kept; its name changes with the code that makes it."""
-    digest = source_digest("qlearn.sweeps.few_bits")
-    return home() / "studies" / f"low_bits-{digest[:10]}.csv"
+    return home() / "studies" / f"low_bits-{source_digest('qlearn.sweeps.few_bits')[:10]}.csv"
 
 
 def _quantize(
@@ -121,5 +119,4 @@ def _quantize(
     learned = method == "QAT, learned step"
     weight = LearnedStep.with_args(bits=bits) if learned else fake_quantizer(bits, per_channel)
     start = equalize(model) if method == "equalized, QAT" else model
-    with contextlib.redirect_stdout(io.StringIO()):
-        return qat(start, train, bits, weight, epochs)
+    return qat(start, train, bits, weight, epochs)

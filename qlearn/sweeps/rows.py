@@ -1,4 +1,8 @@
-"""What a row of `qlearn.sweep` is known by, so that it is measured once."""
+"""Rows of `qlearn.sweep` in the cache, each known by all that decides it.
+
+`joblib.hash` does not serve here: it gives equal tensors different digests, and knows a function
+by its name alone.
+"""
 
 import hashlib
 import inspect
@@ -21,10 +25,10 @@ PLAIN = (bool, int, float, str, tuple, type(None))
 
 def kept_row(path: Path) -> dict[str, float | str] | None:
     """Return a row from the cache, or None if it is absent or damaged."""
-    if not path.exists():
-        return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError):
         print(f"Notice: {path} is damaged; its row is measured again.")
         return None
@@ -39,16 +43,15 @@ def keep_row(row: dict[str, float | str], path: Path) -> None:
 def digest_of(model: nn.Module, data: DataSet, batch: int) -> str | None:
     """Hash whatever a row depends on, its scheme apart; None for what has no bytes to hash."""
     digest = hashlib.sha256(source_digest("qlearn.sweeps.sweeping").encode())
-    machine = torch.cpu.get_capabilities().get("cpu_name")
-    settings = (torch.backends.quantized.engine, torch.get_num_threads(), batch)
-    digest.update(repr((machine, settings)).encode())
+    processor = torch.cpu.get_capabilities().get("cpu_name")
+    settings = (processor, torch.backends.quantized.engine, torch.get_num_threads(), batch)
+    digest.update(repr(settings).encode())
     try:
-        for part in _parts_of(model):
+        for part in _parts_of_model(model):
             digest.update(part)
         for samples in (data.train, data.test):
             for sample, label in (samples[index] for index in range(len(samples))):
-                digest.update(_bytes(sample))
-                digest.update(str(int(label)).encode())
+                digest.update(_bytes(sample) + str(int(label)).encode())
     except (RuntimeError, TypeError, AttributeError):  # sparse, scripted or on another device
         return None
     return digest.hexdigest()
@@ -60,15 +63,15 @@ def path_of(content: str | None, scheme: Scheme) -> Path | None:
         return None
     digest = hashlib.sha256(content.encode())
     try:
-        for part in _meaning(scheme):
+        for part in _parts_of_scheme(scheme):
             digest.update(part)
     except (TypeError, AttributeError, RuntimeError, pickle.PicklingError):
         return None
     return home() / "sweeps" / f"{digest.hexdigest()[:20]}.json"
 
 
-def _parts_of(model: nn.Module) -> Iterator[bytes]:
-    """Everything that decides what a model computes: structure, methods, settings and tensors."""
+def _parts_of_model(model: nn.Module) -> Iterator[bytes]:
+    """Yield all that decides what a model computes: structure, methods, settings and tensors."""
     yield repr(model).encode()
     for name, module in model.named_modules():
         plain = {key: value for key, value in vars(module).items() if isinstance(value, PLAIN)}
@@ -82,13 +85,13 @@ def _parts_of(model: nn.Module) -> Iterator[bytes]:
         yield name.encode() + _bytes(value)
 
 
-def _meaning(scheme: Scheme) -> Iterator[bytes]:
+def _parts_of_scheme(scheme: Scheme) -> Iterator[bytes]:
     """Yield what a scheme does: its text, its options, and the values that it refers to."""
     import cloudpickle
 
-    function = scheme.func if isinstance(scheme, partial) else scheme
-    options = (scheme.args, scheme.keywords) if isinstance(scheme, partial) else ()
-    yield repr(options).encode()
+    bound = scheme if isinstance(scheme, partial) else partial(scheme)
+    function = bound.func
+    yield repr((bound.args, bound.keywords)).encode()
     if not inspect.isfunction(function):
         yield cloudpickle.dumps(function)
         return

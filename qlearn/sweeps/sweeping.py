@@ -1,4 +1,4 @@
-"""Run through schemes: a process of its own for each, a row for each, whatever becomes of it."""
+"""Run through schemes: each has a process of its own, and a row whatever becomes of it."""
 
 import sys
 import time
@@ -15,11 +15,10 @@ from qlearn.sweeps.row_process import run_row
 from qlearn.sweeps.rows import digest_of, keep_row, kept_row, path_of
 from qlearn.system.machine_load import NotedTable
 
-# Of the table; the reason last, as it is the widest.
 COLUMNS = [
     *("size_mb", "size_ratio", "latency_ms", "spread_ms", "speedup", "speedup_low"),
     *("speedup_high", "accuracy", "accuracy_change", "standard_error", "agreement"),
-    *("float_ms", "make_s", "reason"),
+    *("float_ms", "make_s", "reason"),  # the widest column is last
 ]
 
 
@@ -72,8 +71,8 @@ def sweep(
     Raises
     ------
     ValueError
-        If a name is unknown, the model is in training mode or cannot be sent to a process, or
-        the data has no test samples.
+        If a name is unknown, the model is in training mode, or the test set has fewer samples
+        than the batch.
     """
     from tqdm import tqdm
 
@@ -97,9 +96,13 @@ def sweep(
             if lasting and path is not None:
                 keep_row(row, path)
         rows[name] = row
-    table = _comparable(NotedTable.from_dict(rows, orient="index").reindex(columns=COLUMNS))
+    table = NotedTable.from_dict(rows, orient="index").reindex(columns=COLUMNS)
+    # One scale for all latencies: at another time, the machine was slower or faster.
+    scale = table["float_ms"].median() / table["float_ms"]
+    for column in ("latency_ms", "spread_ms"):
+        table[column] *= scale
     table.attrs = {"note": _note_on([name for name, row in rows.items() if row.get("busy")])}
-    return table
+    return table.rename_axis("scheme")
 
 
 def _note_on(busy: list[str]) -> str:
@@ -113,23 +116,12 @@ def _note_on(busy: list[str]) -> str:
     )
 
 
-def _comparable(table: NotedTable) -> NotedTable:
-    """Put all latencies on one scale: processes at different times met other moods of a machine."""
-    usual = table["float_ms"].median() / table["float_ms"]
-    table["latency_ms"] = table["latency_ms"] * usual
-    table["spread_ms"] = table["spread_ms"] * usual
-    return table.rename_axis("scheme")
-
-
 def _chosen(schemes: Iterable[str] | Mapping[str, Scheme]) -> dict[str, Scheme]:
-    if isinstance(schemes, Mapping):
-        chosen = dict(schemes)
-    else:
+    if not isinstance(schemes, Mapping):
         names = [schemes] if isinstance(schemes, str) else list(schemes)
-        unknown = [name for name in names if name not in ALL]
-        if unknown:
+        if unknown := [name for name in names if name not in ALL]:
             raise ValueError(f"there is no scheme {unknown[0]!r}; there are: {', '.join(ALL)}.")
-        chosen = {name: ALL[name] for name in names}
-    if not chosen:
+        schemes = {name: ALL[name] for name in names}
+    if not schemes:
         raise ValueError(f"schemes is empty; there are: {', '.join(ALL)}.")
-    return chosen
+    return dict(schemes)

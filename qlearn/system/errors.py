@@ -1,5 +1,8 @@
 """Exceptions in words, for whoever did not write the code that raised them."""
 
+import contextlib
+from collections.abc import Iterator
+
 # What a part of a message means. The first that is found counts.
 CAUSES = {
     "with arguments from the 'CPU' backend": (
@@ -33,6 +36,15 @@ def explain(error: BaseException) -> str:
     if meaning and meaning in text:  # explained already, by who raised this error from another
         return text.splitlines()[0]
     return f"{meaning} ({name_error(error)})" if meaning else name_error(error)
+
+
+@contextlib.contextmanager
+def explained(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Raise such an error of the block again, as a ValueError that says what failed, and why."""
+    try:
+        yield
+    except kinds as error:
+        raise ValueError(f"{what}: {explain(error)}.") from error
 
 
 def name_error(error: BaseException) -> str:
