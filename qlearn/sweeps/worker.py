@@ -15,6 +15,7 @@ from pathlib import Path
 from qlearn.system.errors import explain
 
 SECONDS = 0.5  # of timing, for each of the two models of a row
+MADE = "quantized"  # the name under which `compare` knows what a scheme has made
 PASSING = (MemoryError, OSError, ImportError)  # another time, it may come out otherwise
 
 
@@ -61,6 +62,8 @@ def make_row(task: tuple, folder: Path, name: str) -> None:
         row = measure(*task, scheme)
     except Exception as error:
         row = {"reason": explain(error)}
+        if str(error).startswith(f"{MADE!r} fails"):  # by `compare`, and the row has a name already
+            row = {"reason": f"fails when it runs: {explain(error.__cause__)}"}
         lasting = not isinstance(error, PASSING)
     write_row(folder, name, {**row, "lasting": lasting})
 
@@ -86,9 +89,9 @@ def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[
     made = scheme(model, train)
     seconds = time.perf_counter() - began
     inputs = torch.stack([data.test[index][0] for index in range(batch)])
-    table = compare({"float": model, "quantized": made}, inputs, test, threads, SECONDS)
+    table = compare({"float": model, MADE: made}, inputs, test, threads, SECONDS)
     extra = {"float_ms": table.loc["float", "latency_ms"], "make_s": seconds, "reason": ""}
-    return {**table.loc["quantized"].to_dict(), **extra, "busy": bool(table.attrs["note"])}
+    return {**table.loc[MADE].to_dict(), **extra, "busy": bool(table.attrs["note"])}
 
 
 if __name__ == "__main__":
