@@ -22,6 +22,7 @@ from qlearn.system.errors import explain
 
 ROW_TIMEOUT = 300  # seconds that one row may take
 TIMING = 0.5  # seconds, for each of the two models of a row
+MADE = "quantized"  # the name under which `compare` knows what a scheme has made
 PASSING = (MemoryError, OSError, ImportError)  # another time, the row may come out otherwise
 CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 # A process has one such server. Who sets the list last, before the server starts, decides.
@@ -93,7 +94,10 @@ def make_row(work: bytes, environment: dict[str, str], sender: Connection, log: 
     try:
         row = measure(*pickle.loads(work))
     except Exception as error:
-        row, lasting = {"reason": explain(error)}, not isinstance(error, PASSING)
+        reason, lasting = explain(error), not isinstance(error, PASSING)
+        if str(error).startswith(f"{MADE!r} fails"):  # by `compare`; the row has a name already
+            reason = f"fails when it runs: {explain(error.__cause__)}"
+        row = {"reason": reason}
     sender.send((row, lasting))
 
 
@@ -111,6 +115,6 @@ def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[
     made = scheme(model, train)
     seconds = time.perf_counter() - began
     inputs = torch.stack([data.test[index][0] for index in range(batch)])
-    table = compare({"float": model, "quantized": made}, inputs, test, threads, TIMING)
+    table = compare({"float": model, MADE: made}, inputs, test, threads, TIMING)
     extra = {"float_ms": table.loc["float", "latency_ms"], "make_s": seconds, "reason": ""}
-    return {**table.loc["quantized"].to_dict(), **extra, "busy": bool(table.attrs["note"])}
+    return {**table.loc[MADE].to_dict(), **extra, "busy": bool(table.attrs["note"])}

@@ -33,8 +33,6 @@ def explain(error: BaseException) -> str:
     """
     text = str(error)
     meaning = next((meaning for sign, meaning in CAUSES.items() if sign in text), None)
-    if meaning and meaning in text:  # explained already, by who raised this error from another
-        return text.splitlines()[0]
     return f"{meaning} ({name_error(error)})" if meaning else name_error(error)
 
 
