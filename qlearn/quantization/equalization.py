@@ -1,4 +1,4 @@
-"""Cross-layer equalization and bias correction: a float model made fit for few bits.
+"""Cross-layer equalization and bias correction, which prepare a float model for few bits.
 
 Both return a float model that loses less when its weights are rounded; quantize it with any
 scheme.

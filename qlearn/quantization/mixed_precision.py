@@ -83,19 +83,19 @@ def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int
     weights = {name: model.get_submodule(name).weight.numel() for name in order}
     logits, _ = predict(model, test)
     rows, models, mapping = [], [], fx_mapping(qconfig)
-    for kept in tqdm(range(len(order) + 1), desc="mixed precision", unit="model", file=sys.stdout):
+    for count in tqdm(range(len(order) + 1), desc="mixed precision", unit="model", file=sys.stdout):
         # Step 2: return one layer after the other to float, and measure each model.
-        if kept:
-            mapping.set_module_name(order[kept - 1], None)
+        if count:
+            mapping.set_module_name(order[count - 1], None)
         mixed, example = model, inputs_of(calibration[0])
-        with explained(f"the model fails with {kept} layers in float", RuntimeError):
-            if kept < len(order):
+        with explained(f"the model fails with {count} layers in float", RuntimeError):
+            if count < len(order):
                 mixed = quantize_fx(model, mapping, qconfig, example, calibration)
             outputs, labels = predict(mixed, test)
-        share = sum(weights[name] for name in order[:kept]) / sum(weights.values())
+        share = sum(weights[name] for name in order[:count]) / sum(weights.values())
         mean = bits + share * (FLOAT_BITS - bits)
-        returned = order[kept - 1] if kept else ""
-        rows.append((kept, returned, mean, accuracy(outputs, labels), sqnr(logits, outputs)))
+        returned = order[count - 1] if count else ""
+        rows.append((count, returned, mean, accuracy(outputs, labels), sqnr(logits, outputs)))
         models.append(mixed)
     # Step 3: choose the best model that the budget allows.
     columns = ["float_layers", "layer", "bits", "accuracy", "sqnr_db"]

@@ -7,7 +7,7 @@ import torch
 import torch.ao.quantization as tq
 from torch import Tensor, nn
 
-LAYERS = (nn.Conv2d, nn.Linear)  # whose weights are quantized; subclasses are not meant
+LAYERS = (nn.Conv2d, nn.Linear)  # whose weights are quantized, without their subclasses
 WeightObserver = Callable[[], nn.Module]  # makes a weight observer, as a QConfig's ``weight`` does
 
 

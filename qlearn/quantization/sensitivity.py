@@ -1,24 +1,21 @@
 """Layer by layer: the error that quantization leaves, and what each layer costs in accuracy."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import QConfig, QConfigMapping, QuantWrapper, get_default_qconfig
+from tqdm import tqdm
 
 from qlearn.calibration import Call, inputs_of, require_eval, run_hooked, sqnr
 from qlearn.quantization.fx import NOT_SUPPORTED, quantize_fx
 from qlearn.quantization.qconfigs import LAYERS
 from qlearn.system.errors import explained
 from qlearn.training import accuracy, predict
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Classes in torch.ao.nn.quantized that are no quantized layer.
 _NOT_LAYERS = {"Quantize", "DeQuantize", "Dropout", "FloatFunctional", "FXFloatFunctional"}
@@ -55,8 +52,6 @@ def layer_errors(
         When a model is in training mode or fails, or no quantized layer has its like in the float
         model.
     """
-    import pandas as pd
-
     require_eval(float_model, "the float model")
     require_eval(quantized, "the quantized model")
     # Step 1: find the quantized layers, and record their outputs.
@@ -116,7 +111,7 @@ def sensitivity(
     test: Iterable,
     *,
     batches: int = 4,
-    qconfig: torch.ao.quantization.QConfig | None = None,
+    qconfig: QConfig | None = None,
 ) -> pd.DataFrame:
     """Quantize one layer at a time (FX mode) and measure what that costs.
 
@@ -153,14 +148,11 @@ def sensitivity(
     Wu et al. 2020, Integer Quantization for Deep Learning Inference (arXiv 2004.09602), on partial
     quantization; they compare accuracies only.
     """
-    import pandas as pd
-    from tqdm import tqdm
-
     require_eval(model, "the model")
     names = [name for name, module in model.named_modules() if name and type(module) in LAYERS]
     if not names:
         raise ValueError("the model has no Conv2d or Linear layer inside it to quantize.")
-    qconfig = qconfig or torch.ao.quantization.get_default_qconfig(torch.backends.quantized.engine)
+    qconfig = qconfig or get_default_qconfig(torch.backends.quantized.engine)
     calibration = list(itertools.islice(loader, batches))
     if not calibration:
         raise ValueError("nothing to calibrate with: give a loader and batches of at least one.")
@@ -180,11 +172,9 @@ def sensitivity(
     return table.sort_values(["accuracy", "sqnr_db"], ignore_index=True)
 
 
-def _quantize_layer(
-    model: nn.Module, name: str, qconfig: torch.ao.quantization.QConfig, calibration: list
-) -> nn.Module:
+def _quantize_layer(model: nn.Module, name: str, qconfig: QConfig, calibration: list) -> nn.Module:
     """Return a copy of `model` with the one layer `name` quantized."""
-    mapping = torch.ao.quantization.QConfigMapping().set_module_name(name, qconfig)
+    mapping = QConfigMapping().set_module_name(name, qconfig)
     example = inputs_of(calibration[0])
     try:
         converted = quantize_fx(model, mapping, qconfig, example, calibration)
@@ -204,7 +194,7 @@ def _values(calls: Iterable[Call]) -> dict[str, list[Tensor]]:
 
 def _named(model: nn.Module) -> dict[str, nn.Module]:
     """Modules by name, as if there were no ``QuantWrapper`` around the model."""
-    inner = model.module if isinstance(model, torch.ao.quantization.QuantWrapper) else model
+    inner = model.module if isinstance(model, QuantWrapper) else model
     return dict(inner.named_modules())
 
 

@@ -23,19 +23,18 @@ from qlearn.system.errors import explain
 ROW_TIMEOUT = 300  # seconds that one row may take
 TIMING = 0.5  # seconds, for each of the two models of a row
 MADE = "quantized"  # the name under which `compare` knows what a scheme has made
-PASSING = (MemoryError, OSError, ImportError)  # another time, the row may come out otherwise
-CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-# A process has one such server. Who sets the list last, before the server starts, decides.
-# torchao brings most of what FX mode imports too.
-CONTEXT.set_forkserver_preload(
-    [
-        "qlearn.sweeps.row_process",
-        "qlearn.benchmarking",
-        "qlearn.quantization.schemes",
-        "scipy.stats",
-        "torchao.quantization",
-    ]
-)
+TEMPORARY = (MemoryError, OSError, ImportError)  # the row may succeed another time
+PRELOADED = [
+    "qlearn.sweeps.row_process",
+    "qlearn.benchmarking",
+    "qlearn.quantization.schemes",
+    "scipy.stats",
+    "torchao.quantization",  # brings most of what FX mode imports too
+]
+FORKS = sys.platform == "linux"
+CONTEXT = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+if FORKS:  # a process has one such server, and imports what the last list before its start says
+    CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def run_row(task: tuple, scheme: object) -> tuple[dict[str, float | str], bool]:
@@ -94,7 +93,7 @@ def make_row(work: bytes, environment: dict[str, str], sender: Connection, log: 
     try:
         row = measure(*pickle.loads(work))
     except Exception as error:
-        reason, lasting = explain(error), not isinstance(error, PASSING)
+        reason, lasting = explain(error), not isinstance(error, TEMPORARY)
         if str(error).startswith(f"{MADE!r} fails"):  # by `compare`; the row has a name already
             reason = f"fails when it runs: {explain(error.__cause__)}"
         row = {"reason": reason}

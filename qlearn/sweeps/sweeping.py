@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from qlearn.calibration import require_eval
 from qlearn.data import DataSet
@@ -74,8 +75,6 @@ def sweep(
         If a name is unknown, the model is in training mode, or the test set has fewer samples
         than the batch.
     """
-    from tqdm import tqdm
-
     chosen = _chosen(schemes)
     require_eval(model, "the model")
     samples = len(data.test)
