@@ -81,7 +81,8 @@ def _quantize(path: Path, batches: Iterator[Tensor]) -> None:
         """Hands ONNX Runtime one batch at a time, then None."""
 
         def get_next(self) -> dict | None:
-            return next(({name: batch.numpy()} for batch in batches), None)
+            batch = next(batches, None)
+            return None if batch is None else {name: batch.numpy()}
 
     quantize_static(
         simplified,

@@ -105,9 +105,9 @@ def keep_study(force: bool = False) -> str:
 
 
 def _path() -> Path:
-    """Path of the study that is kept; its name changes with the code that makes it."""
+    """Path of the study that is kept, which depends on the code that makes it and on the engine."""
     digest = source_digest("qlearn.sweeps.few_bits")
-    return home() / "studies" / f"low_bits-{digest[:10]}.csv"
+    return home() / "studies" / f"low_bits-{torch.backends.quantized.engine}-{digest[:10]}.csv"
 
 
 def _quantize(

@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+from qlearn.system.cache import write_whole
 from qlearn.system.errors import explain
 
 SECONDS = 0.5  # of timing, for each of the two models of a row
-MADE = "quantized"  # the name under which `compare` knows what a scheme has made
 PASSING = (MemoryError, OSError, ImportError)  # another time, it may come out otherwise
 
 
@@ -62,21 +62,18 @@ def make_row(task: tuple, folder: Path, name: str) -> None:
         row = measure(*task, scheme)
     except Exception as error:
         row = {"reason": explain(error)}
-        if str(error).startswith(f"{MADE!r} fails"):  # by `compare`, and the row has a name already
-            row = {"reason": f"fails when it runs: {explain(error.__cause__)}"}
         lasting = not isinstance(error, PASSING)
     write_row(folder, name, {**row, "lasting": lasting})
 
 
 def write_row(folder: Path, name: str, row: dict) -> None:
     """Write a row as JSON, whole or not at all; a lasting one would come out the same again."""
-    unfinished = folder / f"{name}.tmp"
-    unfinished.write_text(json.dumps(row), encoding="utf-8")
-    unfinished.replace(folder / f"{name}.row")
+    with write_whole(folder / f"{name}.row") as unfinished:
+        unfinished.write_text(json.dumps(row), encoding="utf-8")
 
 
 def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[str, float | str]:
-    """Make the model by the scheme, and return its row of `compare` beside the float model."""
+    """Make the model by the scheme; return its row of `compare`, or why it does not run."""
     import torch
 
     from qlearn.benchmarking import compare
@@ -89,9 +86,15 @@ def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[
     made = scheme(model, train)
     seconds = time.perf_counter() - began
     inputs = torch.stack([data.test[index][0] for index in range(batch)])
-    table = compare({"float": model, MADE: made}, inputs, test, threads, SECONDS)
+    try:
+        table = compare({"float": model, "quantized": made}, inputs, test, threads, SECONDS)
+    except ValueError as error:
+        if error.__cause__ is None:
+            raise
+        # The sentence of `compare` names the model and says what to do; a row has a name already.
+        return {"reason": f"fails when it runs: {explain(error.__cause__)}"}
     extra = {"float_ms": table.loc["float", "latency_ms"], "make_s": seconds, "reason": ""}
-    return {**table.loc[MADE].to_dict(), **extra, "busy": bool(table.attrs["note"])}
+    return {**table.loc["quantized"].to_dict(), **extra, "busy": bool(table.attrs["note"])}
 
 
 if __name__ == "__main__":
