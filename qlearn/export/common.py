@@ -65,7 +65,7 @@ class Exported:
 
 
 def require_folder(path: str | Path) -> Path:
-    """Return the path of a file to write, or raise OSError if its folder is missing or it is one."""
+    """Return the path of a file to write; OSError if its folder is missing or it is a folder."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder {path.parent} does not exist: make it first.")
