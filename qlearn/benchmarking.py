@@ -180,8 +180,8 @@ def interleaved_times(
     times = {name: np.empty(ROUNDS) for name in runs}
     for round_ in range(ROUNDS):
         for name in order.permutation(list(runs)):
-            # The call before left another model in the caches. A model for which a round has time
-            # for only one call is too slow to notice, and a warm-up would double its cost.
+            # The call before has left another model in the caches. Filling them again is no part of
+            # a call, unless the call is so long that a round has time for one only.
             if calls[name] > 1:
                 runs[name]()
             times[name][round_] = timeit.timeit(runs[name], number=calls[name]) / calls[name]

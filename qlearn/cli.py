@@ -168,10 +168,19 @@ def grade(
         raise typer.Exit(1)
     from qlearn.grading.run import command
 
-    names = [name for name in students.split(",") if name]
-    options = {"scheduler": scheduler, "force": force, "as_json": as_json}
-    options |= {"students": names, "hidden_shown": show_hidden}
-    raise typer.Exit(command(exercise, timeout, memory, sandbox, workers, **options))
+    code = command(
+        exercise,
+        timeout,
+        memory,
+        sandbox,
+        workers,
+        students=[name for name in students.split(",") if name],
+        scheduler=scheduler,
+        force=force,
+        as_json=as_json,
+        hidden_shown=show_hidden,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -117,12 +117,13 @@ def test_an_interruption_leaves_nothing_half_written(quick, monkeypatch):
 
 
 def test_what_a_crash_left_is_removed_but_not_what_is_being_written(tmp_path):
-    stale, fresh = tmp_path / "a.pt.1.tmp", tmp_path / "b.pt.2.tmp"
-    for file in (stale, fresh):
-        file.write_bytes(b"half")
-    os.utime(stale, (time.time() - 3600,) * 2)
+    stale, fresh = tmp_path / ".making-a", tmp_path / ".making-b"
+    for folder in (stale, fresh):
+        folder.mkdir()
+        (folder / "c.pt").write_bytes(b"half")
+    os.utime(stale, (time.time() - 48 * 3600,) * 2)
     save_atomically({"weight": torch.ones(2)}, tmp_path / "c.pt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.pt.2.tmp", "c.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".making-b", "c.pt"]
     assert torch.equal(torch.load(tmp_path / "c.pt")["weight"], torch.ones(2))
 
 

@@ -65,10 +65,12 @@ class Exported:
 
 
 def require_folder(path: str | Path) -> Path:
-    """Return the path of a file to write, or raise FileNotFoundError if its folder is missing."""
+    """Return the path of a file to write; OSError if its folder is missing or it is a folder."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder {path.parent} does not exist: make it first.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it.")
     return path
 
 

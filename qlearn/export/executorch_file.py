@@ -51,8 +51,8 @@ def executorch(
     ValueError
         If the model cannot be lowered, the inputs do not fit the example, or the file does not
         do what the model does: one sentence.
-    FileNotFoundError
-        If the folder does not exist.
+    FileNotFoundError, IsADirectoryError
+        If the folder does not exist, or the path is a folder.
 
     Notes
     -----

@@ -45,8 +45,8 @@ def onnx(
     ValueError
         If ONNX cannot express the model, the inputs do not fit the example, or the file does not
         do what the model does: one sentence.
-    FileNotFoundError
-        If the folder does not exist.
+    FileNotFoundError, IsADirectoryError
+        If the folder does not exist, or the path is a folder.
 
     Notes
     -----
@@ -81,7 +81,8 @@ def _quantize(path: Path, batches: Iterator[Tensor]) -> None:
         """Hands ONNX Runtime one batch at a time, then None."""
 
         def get_next(self) -> dict | None:
-            return next(({name: batch.numpy()} for batch in batches), None)
+            batch = next(batches, None)
+            return None if batch is None else {name: batch.numpy()}
 
     quantize_static(
         simplified,

@@ -38,8 +38,8 @@ def torchscript(
     ------
     ValueError
         If the model cannot be written, or the file does not do what the model does: one sentence.
-    FileNotFoundError
-        If the folder does not exist.
+    FileNotFoundError, IsADirectoryError
+        If the folder does not exist, or the path is a folder.
 
     Notes
     -----

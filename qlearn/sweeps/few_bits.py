@@ -105,7 +105,9 @@ def keep_study(force: bool = False) -> str:
 
 
 def _path() -> Path:
-    return home() / "studies" / f"low_bits-{source_digest('qlearn.sweeps.few_bits')[:10]}.csv"
+    """Path of the study that is kept, which depends on the code that makes it and on the engine."""
+    digest = source_digest("qlearn.sweeps.few_bits")
+    return home() / "studies" / f"low_bits-{torch.backends.quantized.engine}-{digest[:10]}.csv"
 
 
 def _quantize(

@@ -22,7 +22,6 @@ from qlearn.system.errors import explain
 
 ROW_TIMEOUT = 300  # seconds that one row may take
 TIMING = 0.5  # seconds, for each of the two models of a row
-MADE = "quantized"  # the name under which `compare` knows what a scheme has made
 TEMPORARY = (MemoryError, OSError, ImportError)  # the row may succeed another time
 PRELOADED = [
     "qlearn.sweeps.row_process",
@@ -93,15 +92,12 @@ def make_row(work: bytes, environment: dict[str, str], sender: Connection, log: 
     try:
         row = measure(*pickle.loads(work))
     except Exception as error:
-        reason, lasting = explain(error), not isinstance(error, TEMPORARY)
-        if str(error).startswith(f"{MADE!r} fails"):  # by `compare`; the row has a name already
-            reason = f"fails when it runs: {explain(error.__cause__)}"
-        row = {"reason": reason}
+        row, lasting = {"reason": explain(error)}, not isinstance(error, TEMPORARY)
     sender.send((row, lasting))
 
 
 def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[str, float | str]:
-    """Make the model by the scheme, and return its row of `compare` beside the float model."""
+    """Make the model by the scheme; return its row of `compare`, or why it does not run."""
     import torch
 
     from qlearn.benchmarking import compare
@@ -114,6 +110,12 @@ def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[
     made = scheme(model, train)
     seconds = time.perf_counter() - began
     inputs = torch.stack([data.test[index][0] for index in range(batch)])
-    table = compare({"float": model, MADE: made}, inputs, test, threads, TIMING)
+    try:
+        table = compare({"float": model, "quantized": made}, inputs, test, threads, TIMING)
+    except ValueError as error:
+        if error.__cause__ is None:
+            raise
+        # The sentence of `compare` names the model and says what to do; a row has a name already.
+        return {"reason": f"fails when it runs: {explain(error.__cause__)}"}
     extra = {"float_ms": table.loc["float", "latency_ms"], "make_s": seconds, "reason": ""}
-    return {**table.loc[MADE].to_dict(), **extra, "busy": bool(table.attrs["note"])}
+    return {**table.loc["quantized"].to_dict(), **extra, "busy": bool(table.attrs["note"])}

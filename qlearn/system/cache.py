@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# A temporary file lives for the seconds that writing takes; an older one was left by a crash.
-STALE_SECONDS = 60
+# What is being made is there for minutes at most; what is older was left by a crash.
+STALE_SECONDS = 24 * 3600
+UNFINISHED = ".making-"
 PACKAGE = Path(__file__).parents[1]
-LIBRARIES = ("torch", "torchvision", "torchao", "executorch")
+LIBRARIES = ("torch", "torchvision", "torchao", "executorch", "numpy", "scikit-learn")
 
 
 def home() -> Path:
@@ -80,9 +82,6 @@ def _file_of(name: str) -> Path | None:
 def save_atomically(value: Any, path: Path) -> None:
     """Write ``value`` with ``torch.save`` so that ``path`` is either whole or absent.
 
-    The temporary file is in the same folder, because a rename is atomic only within one file
-    system. Temporary files that an interrupted run left behind are removed.
-
     Raises
     ------
     OSError
@@ -94,34 +93,33 @@ def save_atomically(value: Any, path: Path) -> None:
     content = io.BytesIO()
     torch.save(value, content)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob("*.tmp"):
-        if time.time() - left.stat().st_mtime > STALE_SECONDS:
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.getbuffer())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_whole(path) as unfinished:
+        unfinished.write_bytes(content.getbuffer())
 
 
 @contextlib.contextmanager
-def write_whole(place: Path) -> Iterator[Path]:
-    """Give a path beside ``place``; what the block makes there takes its place if it succeeds.
+def write_whole(path: Path) -> Iterator[Path]:
+    """Give a path near ``path``; what the block makes there takes its place if it succeeds.
+
+    It lies in the same folder, because a rename is atomic only within one file system. What an
+    interrupted process left behind is removed.
 
     Parameters
     ----------
-    place
+    path
         A file, which replaces one that is there, or a folder that is not there yet. Another process
         that makes the same folder may be quicker: then what it made stays.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".making-") as scratch:
-        unfinished = Path(scratch) / place.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):  # it is finished just now
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as scratch:
+        unfinished = Path(scratch) / path.name
         yield unfinished
         try:
-            os.replace(unfinished, place)
+            os.replace(unfinished, path)
         except OSError:
-            if not place.is_dir():
+            if not (unfinished.is_dir() and path.is_dir()):
                 raise

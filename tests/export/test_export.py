@@ -125,6 +125,8 @@ def test_missing_paths_are_named(name, tmp_path):
     write, load = WRITERS[name]
     with pytest.raises(FileNotFoundError, match="make it first"):
         write(nn.Identity(), torch.zeros(1), tmp_path / "absent" / "file")
+    with pytest.raises(IsADirectoryError, match="name a file in it"):
+        write(nn.Identity(), torch.zeros(1), tmp_path)
     with pytest.raises(FileNotFoundError, match=f"qlearn.export.{name}"):
         load(tmp_path / "absent")
 

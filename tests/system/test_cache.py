@@ -71,6 +71,12 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert file.read_text() == "second" and [*file.parent.iterdir()] == [file]
 
 
+def test_a_folder_is_not_taken_for_a_file_that_was_written(tmp_path):
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(OSError), cache.write_whole(tmp_path / "model.onnx") as unfinished:
+        unfinished.write_text("content")
+
+
 def test_of_two_that_make_a_folder_the_first_wins(tmp_path):
     folder = tmp_path / "folder"
     with cache.write_whole(folder) as second:
