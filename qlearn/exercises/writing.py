@@ -20,6 +20,7 @@ from qlearn.exercises.reading import (
     Answer,
 )
 from qlearn.system.errors import explain, name_error
+from qlearn.training import require_logits
 
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
@@ -79,7 +80,8 @@ def _form(
         return ".pt2", lambda path: _save_program(thing, path), None
     if isinstance(thing, nn.Module):
         return _form_of_module(name, thing, example_inputs)
-    if isinstance(thing, Path):
+    if isinstance(thing, os.PathLike):
+        thing = Path(thing)
         if thing.suffix not in KINDS or not thing.exists():
             raise ValueError(
                 f"{thing} cannot be handed in: name a file that exists, of {[*KINDS]}."
@@ -99,7 +101,7 @@ def _form_of_module(
     arguments = _arguments(example_inputs)
     try:
         with torch.no_grad():
-            expected = model(*arguments)
+            expected = require_logits(model(*arguments))
     except Exception as error:
         raise ValueError(f"{name!r} fails at its first input: {_place(model, arguments)}"
                          f"{explain(error)}.") from None  # fmt: skip
@@ -173,7 +175,7 @@ def _as_json(name: str, thing: Any) -> str:
     value = json.loads(thing.to_json(orient="split")) if isinstance(thing, pd.DataFrame) else thing
     try:
         return json.dumps({VALUE: value, MADE_WITH: conditions_of(thing)}, default=_plain)
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, RuntimeError):
         raise ValueError(
             f"{name!r} is a {type(thing).__name__}, which cannot be handed in: give a model with "
             "example_inputs, a DataFrame, or plain numbers, texts, lists and dicts."
