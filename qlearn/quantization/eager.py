@@ -51,6 +51,9 @@ def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.M
             )
     # Step 3: insert observers, calibrate them, and convert to int8 layers.
     fused.qconfig = weight_qconfig(8, per_channel)
+    for layer in fused.modules():  # transposed convolutions have no scales per channel here
+        if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+            layer.qconfig = weight_qconfig(8, per_channel=False)
     prepared = tq.prepare(fused)
     calibrate(prepared, train, CALIBRATION_BATCHES)
     return tq.convert(prepared)

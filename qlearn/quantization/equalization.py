@@ -16,6 +16,7 @@ from qlearn.calibration import inputs_of, record, require_eval
 from qlearn.quantization.fx import NO_TRACE
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, round_weights
 from qlearn.system.errors import explained
+from qlearn.training import require_float32
 
 
 def fold(model: nn.Module) -> torch.fx.GraphModule:
@@ -34,6 +35,7 @@ def fold(model: nn.Module) -> torch.fx.GraphModule:
     from torch.fx.experimental.optimization import fuse
 
     require_eval(model, "the model")
+    require_float32(model)
     with explained(NO_TRACE):
         traced = torch.fx.symbolic_trace(copy.deepcopy(model))
         shared = _norms_of_shared_layers(traced)

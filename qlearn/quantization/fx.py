@@ -13,14 +13,21 @@ from qlearn.system.errors import explained
 from qlearn.training import require_float32
 
 NO_TRACE = "torch.fx cannot trace the model"
-NOT_SUPPORTED = "the backend does not support the qconfig for any layer that it is set for."
+NOT_SUPPORTED = (
+    "the backend does not support the qconfig for any layer that it is set for, or PyTorch's own "
+    "modules, such as a TransformerEncoder, hold those layers: FX mode does not look into them."
+)
 
 
 def fx_mapping(qconfig: tq.QConfig) -> tq.QConfigMapping:
     """Return the engine's mapping with this qconfig for every layer but embeddings."""
     mapping = tq.get_default_qconfig_mapping(torch.backends.quantized.engine)
-    # An embedding has no static int8 form: it would raise.
-    return mapping.set_global(qconfig).set_object_type(nn.Embedding, None)
+    # Embeddings have no static int8 form: they would raise.
+    return (
+        mapping.set_global(qconfig)
+        .set_object_type(nn.Embedding, None)
+        .set_object_type(nn.EmbeddingBag, None)
+    )
 
 
 def quantize_fx(

@@ -30,7 +30,7 @@ from qlearn.quantization.pt2e import (
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.quantization.weight_only import int4_packed
 from qlearn.system.errors import explained
-from qlearn.training import fit, require_float32
+from qlearn.training import fit, require_float32, require_logits
 
 Scheme = Callable[[nn.Module, DataLoader], nn.Module]
 
@@ -45,10 +45,15 @@ def _explaining(function: Scheme) -> Scheme:
     @functools.wraps(function)
     def scheme(model: nn.Module, train: Iterable, *arguments: object, **options: object):
         require_float32(model)
+        inputs = inputs_of(next(iter(train)))
+        with explained("the model fails"), torch.no_grad():
+            outputs = model(inputs)
+        if not isinstance(outputs, Tensor):
+            require_logits(outputs)
         with explained("this scheme does not take the model"):
             made = function(model, train, *arguments, **options)
         with explained("the model that was made fails"), torch.no_grad():
-            made(inputs_of(next(iter(train))))
+            made(inputs)
         return made
 
     return scheme
@@ -195,7 +200,10 @@ def torchao(model: nn.Module, train: DataLoader, config: str, **options: object)
     for name in linear:
         layer = quantized.get_submodule(name)
         if not type(layer.weight).__module__.startswith("torchao."):
-            raise ValueError(f"{name} stayed float: {config} does not take {layer}")
+            raise ValueError(
+                f"{name} stayed float: {config} does not take {type(layer).__name__} "
+                f"weights of shape {tuple(layer.weight.shape)}"
+            )
     return quantized
 
 

@@ -161,7 +161,8 @@ def sensitivity(
     if not calibration:
         raise ValueError("nothing to calibrate with: give a loader and batches of at least one.")
     # Step 2: the float model's outputs, which the others are compared with.
-    logits, labels = predict(model, test)
+    with explained("the model fails"):
+        logits, labels = predict(model, test)
     rows = []
     for name in tqdm(names, desc="sensitivity", unit="layer", file=sys.stdout):
         # Step 3: a model with this layer quantized and the others in float.

@@ -3,6 +3,7 @@
 import contextlib
 import linecache
 import re
+import textwrap
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,14 @@ CAUSES = {
     r"quint8\).*should be the same": (
         "a float layer stands inside the quantized region: quantize it too, or put a "
         "DeQuantStub before it"
+    ),
+    r"got Float and Byte|'function' object has no attribute 'device'|has no .* 'in_proj_bias'": (
+        "PyTorch's transformer layers read the float weights of the layers inside them: call "
+        "torch.backends.mha.set_fastpath_enabled(False), or leave those layers in float"
+    ),
+    r"'tuple' object has no attribute 'numel'": (
+        "eager mode cannot observe a layer that returns a tuple, such as a GRU: leave it in float "
+        "(qconfig = None), or quantize it dynamically"
     ),
     r"should be the same|have the same dtype|expected scalar type|to have dtype": (
         "weights and inputs are of different types: call float() on the model, and give it "
@@ -123,8 +132,8 @@ def explained(what: str) -> Iterator[None]:
 def name_error(error: BaseException) -> str:
     """Return an exception's type and the first line of its message, at most 160 characters."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()
-    said = lines[0][:160].rstrip(".:") if lines else "no message"
-    return f"{type(error).__name__}: {said}"
+    said = textwrap.shorten(lines[0], 160, placeholder=" …") if lines else "no message"
+    return f"{type(error).__name__}: {said.rstrip('.:')}"
 
 
 def _is_ours(error: BaseException) -> bool:
