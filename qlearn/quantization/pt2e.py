@@ -63,7 +63,9 @@ def _unshare_weights(graph: torch.fx.GraphModule) -> None:
                 value = nn.Parameter(value.detach().clone(), requires_grad=False)
                 graph.register_parameter(name, value)
                 with graph.graph.inserting_before(layer):
-                    layer.replace_input_with(source, graph.graph.get_attr(name))
+                    copied = graph.graph.get_attr(name)
+                copied.meta = dict(source.meta)
+                layer.replace_input_with(source, copied)
             seen.add(id(value))
     graph.recompile()
 

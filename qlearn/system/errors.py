@@ -34,6 +34,10 @@ CAUSES = {
         "PyTorch's transformer layers read the float weights of the layers inside them: call "
         "torch.backends.mha.set_fastpath_enabled(False), or leave those layers in float"
     ),
+    r"prepack\(\) Expected a value of type 'List\[int\]' for argument 'padding'": (
+        "an int8 convolution pads both sides alike, which padding='same' with an even kernel does "
+        "not: pad with nn.ZeroPad2d before it"
+    ),
     r"'tuple' object has no attribute 'numel'": (
         "eager mode cannot observe a layer that returns a tuple, such as a GRU: leave it in float "
         "(qconfig = None), or quantize it dynamically"

@@ -76,13 +76,10 @@ def depthwise() -> nn.Module:
 
 
 @member(IMAGE)
-def grouped() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), head(8))
-
-
-@member(IMAGE)
-def dilated() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 8, 3, dilation=2), nn.ReLU(), head(8))
+def grouped_dilated() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, dilation=2), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), head(8)
+    )
 
 
 @member(IMAGE, short=True)
@@ -130,21 +127,6 @@ def reflect_padding() -> nn.Module:
 
 
 @member(IMAGE)
-def upsampled() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Upsample(scale_factor=2), nn.Conv2d(8, 8, 3), head(8)
-    )
-
-
-@member(IMAGE)
-def pooled() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AvgPool2d(2, 1), nn.Flatten(),
-        nn.Linear(32, CLASSES),
-    )  # fmt: skip
-
-
-@member(IMAGE)
 class patches(nn.Module):
     """The stem of a vision transformer."""
 
@@ -176,11 +158,6 @@ def linear_bn_relu() -> nn.Module:
 
 
 @member(ROW)
-def linear_bn() -> nn.Module:
-    return nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Linear(32, CLASSES))
-
-
-@member(ROW)
 def linear_relu_bn() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.BatchNorm1d(32), nn.Linear(32, CLASSES))
 
@@ -199,14 +176,8 @@ def instance_norm() -> nn.Module:
 
 
 @member(ROW)
-def layer_norm() -> nn.Module:
+def layer_norm_gelu() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, CLASSES))
-
-
-@member(ROW)
-def weight_norm() -> nn.Module:
-    layer = nn.utils.parametrizations.weight_norm(nn.Linear(16, 32))
-    return nn.Sequential(layer, nn.ReLU(), nn.Linear(32, CLASSES))
 
 
 # Activations
@@ -234,16 +205,6 @@ def hardswish() -> nn.Module:
 @member(IMAGE)
 def leaky_relu() -> nn.Module:
     return activated(nn.LeakyReLU(0.1))
-
-
-@member(ROW)
-def gelu() -> nn.Module:
-    return nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, CLASSES))
-
-
-@member(ROW)
-def log_softmax() -> nn.Module:
-    return nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, CLASSES), nn.LogSoftmax(1))
 
 
 @member(ROW)
@@ -376,17 +337,6 @@ class tied_weights(nn.Module):
         return self.fc(F.linear(self.down(x).relu(), self.down.weight.t()))
 
 
-@member(ROW)
-class functional(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(32, 16) / 4)
-        self.fc = nn.Linear(32, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(F.relu(F.linear(x, self.weight)))
-
-
 @member(ROW, short=True)
 def root_linear() -> nn.Module:
     return nn.Linear(16, CLASSES)
@@ -403,11 +353,6 @@ class recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.layer(x)[0][:, -1])
-
-
-@member(STEPS)
-def rnn() -> nn.Module:
-    return recurrent(nn.RNN)
 
 
 @member(STEPS, short=True)

@@ -1,0 +1,59 @@
+"""Every small module × all that can be done with it: right numbers, or a sentence of ours."""
+
+import re
+from functools import cache
+
+import modules
+import pytest
+import table
+import ways
+
+# The least SQNR of outputs against the float model's, in dB; of other ways INT8.
+INT8 = 18
+LEAST = {"fp32": 200, "bf16": 20, "fp16": 35, "compare": 200, "submit": 60, "torchscript": 60,
+         "executorch": 60, "onnx": 60, "int4_weights_packed": 6, "int4_weights_torchao": 6,
+         "int4_qat": 3}  # fmt: skip
+# An exception's name that no sentence comes before.
+UNEXPLAINED = re.compile(r"(^|[^(])\b\w*(Error|Exception|Unsupported): ")
+QUICK = [name for name, member in modules.ZOO.items() if member.short]
+REST = [name for name, member in modules.ZOO.items() if not member.short]
+
+
+@cache
+def subject(name: str) -> ways.Subject:
+    return ways.subject(*modules.make(name))
+
+
+def check(name: str, way: str) -> None:
+    found = ways.run(way, subject(name))
+    if isinstance(found, str):
+        assert len(found) > 40 and "\n" not in found and not UNEXPLAINED.search(found), found
+    else:
+        assert found >= LEAST.get(way, INT8)
+
+
+@pytest.mark.parametrize("way", ways.WAYS)
+@pytest.mark.parametrize("name", QUICK)
+def test_a_module_comes_out_right_or_is_refused(name, way):
+    check(name, way)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ways.WAYS)
+@pytest.mark.parametrize("name", REST)
+def test_another_module_comes_out_right_or_is_refused(name, way):
+    check(name, way)
+
+
+def test_the_zoo_is_large_and_a_third_of_it_is_quick():
+    assert len(modules.ZOO) >= 40 and 0.2 < len(QUICK) / len(modules.ZOO) < 0.4
+
+
+def test_the_page_has_every_module_and_way():
+    text = table.PAGE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \|", text, re.M)
+    for name in modules.ZOO:
+        assert rows.count(name) == len(table.COLUMNS), name
+    for columns in table.COLUMNS.values():
+        assert "| module | " + " | ".join(columns) + " |" in text
+    assert sorted(sum(table.COLUMNS.values(), ())) == sorted(ways.WAYS)
