@@ -19,7 +19,8 @@ from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import inputs_of
-from qlearn.quantization.eager import CALIBRATION_BATCHES, static_eager
+from qlearn.quantization import eager
+from qlearn.quantization.eager import CALIBRATION_BATCHES
 from qlearn.quantization.fx import convert_clipped, copy_with_paddings, fx_mapping, quantize_fx
 from qlearn.quantization.pt2e import (
     Program,
@@ -100,6 +101,9 @@ def int8_dynamic(model: nn.Module, train: DataLoader) -> nn.Module:
             "is itself such a layer has to be put into a Sequential)"
         )
     return tq.quantize_dynamic(model, kinds, dtype=torch.qint8)
+
+
+static_eager = _explaining(eager.static_eager)
 
 
 @_explaining
@@ -220,8 +224,8 @@ ALL: dict[str, Scheme] = {
     "bf16": _with(cast, dtype=torch.bfloat16),
     "fp16": _with(cast, dtype=torch.float16),
     "int8_dynamic": int8_dynamic,
-    "int8_tensor_eager": _with(_explaining(static_eager), per_channel=False),
-    "int8_channel_eager": _with(_explaining(static_eager), per_channel=True),
+    "int8_tensor_eager": _with(static_eager, per_channel=False),
+    "int8_channel_eager": _with(static_eager, per_channel=True),
     "int8_tensor_fx": _with(static_fx, per_channel=False),
     "int8_channel_fx": _with(static_fx, per_channel=True),
     "int8_pt2e": pt2e,
