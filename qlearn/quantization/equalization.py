@@ -38,28 +38,20 @@ def fold(model: nn.Module) -> torch.fx.GraphModule:
     require_float32(model)
     with explained(NO_TRACE):
         traced = torch.fx.symbolic_trace(copy.deepcopy(model))
-        shared = _norms_of_shared_layers(traced)
-        for name in shared:  # fuse() would fold once for each call; these it passes over
-            traced.get_submodule(name).track_running_stats = False
-        fused = fuse(traced).eval()
-        for name in shared:
-            fused.get_submodule(name).track_running_stats = True
+        nodes = [node for node in traced.graph.nodes if node.op == "call_module"]
+        calls = Counter(node.target for node in nodes)
+        shared = [
+            traced.get_submodule(node.target)
+            for node in nodes
+            if max(calls[part.target] for part in (node, *node.all_input_nodes)) > 1
+        ]
+        norms = [module for module in shared if getattr(module, "track_running_stats", False)]
+        for norm in norms:  # fuse() would fold once for each call: these it passes over
+            norm.track_running_stats = False
+        fused = fuse(traced, inplace=True).eval()
+        for norm in norms:
+            norm.track_running_stats = True
         return fused
-
-
-def _norms_of_shared_layers(traced: torch.fx.GraphModule) -> set[str]:
-    """Name the batch norms that are called more than once, or follow a layer that is."""
-    nodes = [node for node in traced.graph.nodes if node.op == "call_module"]
-    calls = Counter(node.target for node in nodes)
-    tracking = [
-        node for node in nodes
-        if getattr(traced.get_submodule(node.target), "track_running_stats", False)
-    ]  # fmt: skip
-    return {
-        node.target
-        for node in tracking
-        if max(calls[part.target] for part in (node, *node.all_input_nodes)) > 1
-    }
 
 
 def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:

@@ -70,16 +70,13 @@ def copy_with_paddings(model: nn.Module) -> nn.Module:
     """Copy a model, and write "same" and "valid" paddings as numbers: int8 layers take no words."""
     copied = copy.deepcopy(model)
     for layer in copied.modules():
-        words = isinstance(getattr(layer, "padding", None), str)
-        if words and all(size % 2 == 0 for size in _same(layer)):
-            layer.padding = tuple(size // 2 for size in _same(layer))
+        if isinstance(getattr(layer, "padding", None), str):
+            same = layer.padding == "same"
+            sizes = zip(layer.dilation, layer.kernel_size, strict=True)
+            whole = [dilation * (kernel - 1) * same for dilation, kernel in sizes]
+            if all(size % 2 == 0 for size in whole):
+                layer.padding = tuple(size // 2 for size in whole)
     return copied
-
-
-def _same(layer: nn.Module) -> list[int]:
-    """Return how much a convolution pads in all, in each direction."""
-    same = layer.padding == "same"
-    return [d * (k - 1) * same for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
 
 
 def convert_clipped(prepared: torch.fx.GraphModule) -> torch.fx.GraphModule:

@@ -112,7 +112,8 @@ def explain(error: BaseException) -> str:
         chain.append(chain[-1].__cause__)
     text = " ".join(" ".join(str(link) for link in chain).split())
     code = _find_line(chain)
-    line = f", in the line `{code}`" if code else ""
+    # What the author raised explains itself.
+    line = f", in the line `{code}`" if code and not code.startswith("raise ") else ""
     for sign, meaning in CAUSES.items():
         if found := re.search(sign, text):
             return f"{meaning.format(*found.groups(), line=line)} ({name_error(chain[-1])})"

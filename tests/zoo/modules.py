@@ -95,7 +95,7 @@ def transposed_1d() -> nn.Module:
     )  # fmt: skip
 
 
-@member(SOUND, short=True)
+@member(SOUND)
 def conv1d_bn_relu() -> nn.Module:
     return nn.Sequential(
         nn.Conv1d(4, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14, CLASSES)
@@ -116,7 +116,7 @@ def conv3d() -> nn.Module:
     )
 
 
-@member(IMAGE, short=True)
+@member(IMAGE)
 def same_padding() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding="same"), nn.ReLU(), head(8))
 
@@ -403,7 +403,7 @@ class transformer_encoder(nn.Module):
         return self.fc(self.encoder(x).mean(1))
 
 
-@member(IDS)
+@member(IDS, short=True)
 class embedded(nn.Module):
     def __init__(self):
         super().__init__()
@@ -443,7 +443,7 @@ class branch_on_batch(nn.Module):
         return self.out(x if x.shape[0] > 1 else 1.0 * x)
 
 
-@member(ROW)
+@member(ROW, short=True)
 class branch_on_values(nn.Module):
     def __init__(self):
         super().__init__()
@@ -453,7 +453,7 @@ class branch_on_values(nn.Module):
         return self.fc(x) if x.sum() > 0 else self.fc(-x)
 
 
-@member(ROW)
+@member(ROW, short=True)
 class two_inputs(nn.Module):
     def __init__(self):
         super().__init__()
@@ -473,7 +473,7 @@ class dict_output(nn.Module):
         return {"logits": self.fc(x)}
 
 
-@member(ROW)
+@member(ROW, short=True)
 class tuple_output(nn.Module):
     def __init__(self):
         super().__init__()
@@ -488,7 +488,7 @@ def one_logit() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1))
 
 
-@member(IMAGE)
+@member(IMAGE, short=True)
 def segmentation() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, CLASSES, 1))
 
@@ -498,7 +498,7 @@ def half() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, CLASSES)).half()
 
 
-@member(ROW)
+@member(ROW, short=True)
 def bfloat16() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, CLASSES)).bfloat16()
 

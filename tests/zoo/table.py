@@ -1,6 +1,6 @@
 """Write notebooks/teach/supported.md anew: what PyTorch can quantize how, found in the zoo.
 
-PYTHONPATH=. python tests/zoo/table.py takes some ten minutes.
+.venv/bin/python tests/zoo/table.py takes some ten minutes.
 """
 
 import re
@@ -29,7 +29,7 @@ the SQNR of its outputs against the float model's in dB ("=": equal; `sensitivit
 number of the reason below. QAT trains for two epochs and so moves the weights: its dB say little.
 PyTorch {version}, engine {engine}.
 
-Made by `PYTHONPATH=. python tests/zoo/table.py`; `tests/zoo/test_zoo.py` checks what it says.
+Made by `python tests/zoo/table.py`; `tests/zoo/test_zoo.py` checks what it says.
 """
 
 
