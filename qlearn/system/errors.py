@@ -53,6 +53,10 @@ CAUSES = {
         "the file was exported for another shape or batch size: export it with an example of the "
         "shape that it will get"
     ),
+    r"method->execute\(\) failed": (
+        "the runtime has no kernel for the shapes or types that an operator of this model is "
+        "given, such as those of a Conv3d: " + ELSEWHERE
+    ),
     r"Failed to load method": (
         "XNNPACK does not take a part of this graph, such as weights that several layers share: "
         "give each layer weights of its own"

@@ -26,8 +26,8 @@ HEAD = """# What is supported
 Small modules of the kinds that people bring (`tests/zoo/modules.py`), and what becomes of each:
 the SQNR of its outputs against the float model's in dB ("=": equal; `sensitivity` and
 `layer_errors`: the worst layer; `mixed_precision`: all layers in 8 bits), or, in brackets, the
-number of the reason below. QAT trains for two epochs and so moves the weights: its dB say little.
-PyTorch {version}, engine {engine}.
+number of the reason below, or "?" where it has not been run. QAT trains for two epochs and so
+moves the weights: its dB say little. PyTorch {version}, engine {engine}.
 
 Made by `python tests/zoo/table.py`; `tests/zoo/test_zoo.py` checks what it says.
 """
@@ -45,7 +45,9 @@ def write(results: dict[str, dict[str, float | str]]) -> None:
     """Write the page from what each way found for each module."""
     reasons: dict[str, int] = {}
 
-    def cell(found: float | str) -> str:
+    def cell(found: float | str | None) -> str:
+        if found is None:
+            return "?"
         if isinstance(found, str):
             return f"[{reasons.setdefault(short(found), len(reasons) + 1)}]"
         return "=" if found > 200 else f"{found:.0f}"
@@ -63,7 +65,7 @@ def write(results: dict[str, dict[str, float | str]]) -> None:
             "|---" * (len(columns) + 1) + "|",
         ]
         for name, found in results.items():
-            lines.append(f"| {name} | {' | '.join(cell(found[way]) for way in columns)} |")
+            lines.append(f"| {name} | {' | '.join(cell(found.get(way)) for way in columns)} |")
         parts.append("\n".join(lines) + "\n")
     said = "\n".join(f"{number}. {reason}." for reason, number in reasons.items())
     PAGE.write_text("\n".join([*parts, f"## Reasons\n\n{said}\n"]), encoding="utf-8")

@@ -47,6 +47,8 @@ def run(way: str, of: Subject) -> float | str:
             return _scheme(way, of) if way in schemes.ALL else globals()[f"_{way}"](of)
         except (ValueError, FloatingPointError) as error:
             return str(error)
+        except ImportError as error:
+            return f"the scheme needs a package that is not installed: {error}"
 
 
 def _decibels(of: Subject, outputs: Tensor) -> float:
