@@ -54,6 +54,8 @@ def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.M
     for layer in fused.modules():  # transposed convolutions have no scales per channel here
         if isinstance(layer, nn.modules.conv._ConvTransposeNd):
             layer.qconfig = weight_qconfig(8, per_channel=False)
+        if isinstance(layer, nn.PReLU):
+            layer.qconfig = None  # its int8 form is wrong by decibels
     prepared = tq.prepare(fused)
     calibrate(prepared, train, CALIBRATION_BATCHES)
     return tq.convert(prepared)

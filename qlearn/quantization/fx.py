@@ -20,14 +20,12 @@ NOT_SUPPORTED = (
 
 
 def fx_mapping(qconfig: tq.QConfig) -> tq.QConfigMapping:
-    """Return the engine's mapping with this qconfig for every layer but embeddings."""
+    """Return the engine's mapping with this qconfig for every layer but embeddings and PReLU."""
     mapping = tq.get_default_qconfig_mapping(torch.backends.quantized.engine)
-    # Embeddings have no static int8 form: they would raise.
-    return (
-        mapping.set_global(qconfig)
-        .set_object_type(nn.Embedding, None)
-        .set_object_type(nn.EmbeddingBag, None)
-    )
+    # Embeddings have no static int8 form: they would raise. That of PReLU is wrong by decibels.
+    for kind in (nn.Embedding, nn.EmbeddingBag, nn.PReLU):
+        mapping.set_global(qconfig).set_object_type(kind, None)
+    return mapping
 
 
 def quantize_fx(

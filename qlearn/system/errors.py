@@ -38,6 +38,17 @@ CAUSES = {
         "an int8 convolution pads both sides alike, which padding='same' with an even kernel does "
         "not: pad with nn.ZeroPad2d before it"
     ),
+    r"on quantized tensors|Got QUInt8 and Float": (
+        "an operator that only knows floats received a quantized tensor: dequantize before it"
+    ),
+    r"'NoneType' object has no attribute 'weight'": (
+        "FX mode cannot leave a PReLU in float, and its int8 form is wrong: put a LeakyReLU in its "
+        "place, or quantize the model by PT2E"
+    ),
+    r"Dimension out of range": (
+        "a weight or a tensor has fewer dimensions than an operator asks for{line}: quantize per "
+        "tensor, or keep that layer in float"
+    ),
     r"'tuple' object has no attribute 'numel'": (
         "eager mode cannot observe a layer that returns a tuple, such as a GRU: leave it in float "
         "(qconfig = None), or quantize it dynamically"

@@ -189,6 +189,11 @@ def activated(activation: nn.Module) -> nn.Module:
 
 @member(IMAGE)
 def prelu() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 8, 3), nn.PReLU(), head(8))
+
+
+@member(IMAGE)
+def shared_prelu() -> nn.Module:
     return activated(nn.PReLU(8))
 
 
