@@ -9,11 +9,12 @@ import table
 import torch
 import ways
 
+# QAT moves the weights, and layer_errors gives the worst layer.
 # The least SQNR of outputs against the float model's, in dB; of other ways INT8.
 INT8 = 18
 LEAST = {"fp32": 200, "bf16": 20, "fp16": 35, "compare": 200, "submit": 60, "torchscript": 60,
          "executorch": 60, "onnx": 60, "int4_weights_packed": 6, "int4_weights_torchao": 6,
-         "int4_qat": 3}  # fmt: skip
+         "int4_qat": 3, "int8_qat": 8, "layer_errors": 10}  # fmt: skip
 # An exception's name that no sentence comes before.
 UNEXPLAINED = re.compile(r"(^|[^(])\b\w*(Error|Exception|Unsupported): ")
 QUICK = [name for name, member in modules.ZOO.items() if member.short]
