@@ -6,6 +6,7 @@ None holds quantization stubs: lessons add them with ``QuantWrapper``, or use FX
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -13,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class MLP(nn.Module):
-    """The 784-256-128-10 perceptron of well-known tutorials.
+    """The 784-256-128-10 perceptron of well-known tutorials, or one of other widths.
 
     Takes N×1×28×28 (or anything that flattens to N×784) float32, gives N×10 logits. Its weights
     are 784·256 + 256·128 + 128·10 = 234,752 numbers; with the biases, 235,146 parameters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 256, second: int = 128) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(784, 256)
+        self.fc1 = nn.Linear(784, first)
         self.relu1 = nn.ReLU()
-        self.fc2 = nn.Linear(256, 128)
+        self.fc2 = nn.Linear(first, second)
         self.relu2 = nn.ReLU()
-        self.fc3 = nn.Linear(128, 10)
+        self.fc3 = nn.Linear(second, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, N×10, of images, N×1×28×28."""
@@ -169,6 +170,39 @@ def resnet18(classes: int = 10, quantizable: bool = False) -> "ResNet":
             weights=None, quantize=False, num_classes=classes
         )
     return torchvision.models.resnet18(weights=None, num_classes=classes)
+
+
+def wide_mlp() -> nn.Sequential:
+    """Return five linear layers, 784-1024-1024-1024-1024-10, with the same random weights always.
+
+    Takes N×1×28×28 float32, gives N×10 logits: good enough for size and speed.
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for width in (784, 1024, 1024, 1024):
+        layers += [nn.Linear(width, 1024), nn.ReLU()]
+    return _drawn(nn.Sequential(*layers, nn.Linear(1024, 10)))
+
+
+def mixed_cnn(channels: int, hidden: int) -> nn.Sequential:
+    """Return two convolutions and two linear layers, with the same random weights always.
+
+    Takes N×1×28×28 float32, gives N×10 logits. The share of the parameters that is in linear
+    layers is about hidden / (hidden + channels): both have 25 weights for each pair.
+    """
+    layers = [nn.Conv2d(1, channels, 3, stride=2), nn.ReLU()]
+    layers += [nn.Conv2d(channels, channels, 5, stride=2), nn.ReLU(), nn.Flatten()]
+    layers += [nn.Linear(25 * channels, hidden), nn.ReLU(), nn.Linear(hidden, 10)]
+    return _drawn(nn.Sequential(*layers))
+
+
+def _drawn(model: nn.Sequential) -> nn.Sequential:
+    numbers = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter, generator=numbers)
+        else:
+            nn.init.zeros_(parameter)
+    return model.eval()
 
 
 def count_parameters(model: nn.Module) -> int:

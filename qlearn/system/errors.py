@@ -46,6 +46,8 @@ def explained(what: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def name_error(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message, at most 160 characters."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160] if lines else 'no message'}"
+    """Return an exception's type and the line of its message that says why, cut after 160."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    # TorchScript puts its trace first, and the reason last.
+    reason = lines[-1].removeprefix("RuntimeError: ") if "TorchScript" in lines[0] else lines[0]
+    return f"{type(error).__name__}: {reason[:160]}"

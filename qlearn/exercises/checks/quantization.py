@@ -1,20 +1,37 @@
 """Assertions about how a model was quantized."""
 
 import torch
+from torch import Tensor
 
 from qlearn.exercises import Answer
-from qlearn.exercises.checks.layers import activation_scales, quantized_layers, quantized_weights
+from qlearn.exercises.checks.execution import levels_used, operators_run
+from qlearn.exercises.checks.layers import (
+    LAYERS,
+    activation_scales,
+    quantized_layers,
+    quantized_weights,
+)
+
+# Of what it was calibrated with, a layer's outputs use the 128 levels that every engine has; with
+# noise in their place the range is often too wide, and what the model really sees uses fewer.
+LEVELS = 112
+CLIPPED = 0.02  # share of a layer's outputs that may lie at the end of its range
 
 
-def is_quantized(answer: Answer, kind: str, at_least: int = 1) -> None:
+def is_quantized(
+    answer: Answer, kind: str, at_least: int = 1, inputs: Tensor | None = None
+) -> None:
     """Assert that the artifact holds at least so many quantized layers of a kind.
 
     Parameters
     ----------
     answer
-        A model handed in as TorchScript.
+        A model handed in as TorchScript, or as an ExecuTorch file.
     kind
         "dynamic linear", "dynamic lstm", "static conv", "static linear", …
+    inputs
+        A batch to run the model on: then so many must be called, and no float layer of that kind
+        may be; in a static model none at all. Not for ExecuTorch, whose file says who runs what.
     """
     counts = quantized_layers(answer)
     found = ", ".join(f"{n} {key}" for key, n in counts.items()) or "none at all"
@@ -22,23 +39,51 @@ def is_quantized(answer: Answer, kind: str, at_least: int = 1) -> None:
         f"The model {answer.name!r} should have at least {at_least} {kind} "
         f"layer{'s' * (at_least > 1)} in int8; its graph holds: {found}."
     )
+    if inputs is None or answer.path.suffix == ".pte":
+        return
+    run = operators_run(answer, inputs)
+    timing, layer = kind.split()
+    called = sum(run[name] for name, what in LAYERS.items() if what == kind)
+    assert called >= at_least or kind == "static lstm", (
+        f"The model {answer.name!r} holds {counts[kind]} {kind} layers in int8, and calls {called} "
+        f"when it runs: {at_least} should compute."
+    )
+    floats = [name for name in run if name.startswith(("float", "bfloat"))]
+    outside = "embedding" if layer != "embedding" else ""  # may stay in float in a static model
+    static = [name for name in floats if timing == "static" and not name.endswith(outside or "-")]
+    wrong = [name for name in floats if name in static or name.endswith(layer)]
+    assert not wrong, (
+        f"The model {answer.name!r} runs {run[wrong[0]]} {wrong[0]} beside its int8 layers: "
+        "quantize that too."
+    )
 
 
-def is_calibrated(answer: Answer) -> None:
-    """Assert that a static model's scales are not the 1 that they begin with.
+def is_calibrated(answer: Answer, inputs: Tensor | None = None) -> None:
+    """Assert that no scale of a static model is the 1 that it begins with.
 
     Parameters
     ----------
     answer
-        A static model handed in as TorchScript.
+        A static model handed in as TorchScript, or as an ExecuTorch file.
+    inputs
+        All samples that it may have been calibrated with: then its layers' outputs must use
+        their levels.
     """
     scales = activation_scales(answer)
     assert scales, f"The model {answer.name!r} has no static layer: no scale was found in it."
     untouched = sum(scale == 1.0 for scale in scales)
-    assert untouched < len(scales) / 2, (
-        f"{untouched} of {len(scales)} scales in {answer.name!r} are exactly 1, as before any "
-        "calibration: run batches of data through the prepared model before convert."
+    assert not untouched, (
+        f"Of {len(scales)} scales in {answer.name!r}, exactly 1 as before any calibration: "
+        f"{untouched}. Run batches of data through the prepared model before convert."
     )
+    if inputs is None or answer.path.suffix == ".pte":
+        return
+    for number, (levels, clipped) in enumerate(levels_used(answer, inputs), 1):
+        assert levels >= LEVELS and clipped <= CLIPPED, (
+            f"The output of layer {number} of {answer.name!r} uses {levels} of 256 levels, and "
+            f"{clipped:.0%} of it may be clipped: calibrate with images or texts like those that "
+            "the model will see."
+        )
 
 
 def weights_on_grid(answer: Answer, bits: int, layers: int) -> None:
