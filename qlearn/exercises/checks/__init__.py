@@ -31,7 +31,12 @@ from qlearn.exercises.checks.layers import (
     weight_schemes,
     weight_types,
 )
-from qlearn.exercises.checks.quantization import is_calibrated, is_quantized, weights_on_grid
+from qlearn.exercises.checks.quantization import (
+    is_calibrated,
+    is_quantized,
+    is_trained_with_rounding,
+    weights_on_grid,
+)
 from qlearn.exercises.checks.speed import (
     as_measured,
     faster_claim_holds,
@@ -55,6 +60,7 @@ __all__ = [
     "latencies_fit",
     "is_near",
     "is_quantized",
+    "is_trained_with_rounding",
     "levels_used",
     "looks_at_its_input",
     "measured_elsewhere",

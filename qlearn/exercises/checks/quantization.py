@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from qlearn.exercises import Answer
+from qlearn.exercises.checks.behaviour import runs
 from qlearn.exercises.checks.execution import levels_used, operators_run
 from qlearn.exercises.checks.layers import (
     LAYERS,
@@ -15,6 +16,9 @@ from qlearn.exercises.checks.layers import (
 # Of what it was calibrated with, a layer's outputs use the 128 levels that every engine has; with
 # noise in their place the range is often too wide, and what the model really sees uses fewer.
 LEVELS = 112
+MOVED = 1e-4  # the sine of an angle; a training with a rate of 1e-5 turns filters further
+DISTINCT = 0.5  # share of a layer's weights that differ from each other, in floats
+SAME = 0.95  # agreement of a prepared and a converted model
 CLIPPED = 0.02  # share of a layer's outputs that may lie at the end of its range
 
 
@@ -114,3 +118,65 @@ def weights_on_grid(answer: Answer, bits: int, layers: int) -> None:
             f"{layer} spans {span} levels of its grid, and {bits} bits have {2**bits}: give its "
             "observer a range that the converter keeps to."
         )
+
+
+def is_trained_with_rounding(
+    prepared: Answer, converted: Answer, start: Answer, inputs: Tensor
+) -> None:
+    """Assert that a converted model comes of quantization-aware training of a float one.
+
+    Parameters
+    ----------
+    prepared
+        What was trained, before `convert`: floats, with fake quantization.
+    converted
+        What was made of it.
+    start
+        The float model that training began with.
+    inputs
+        A batch to run all on.
+    """
+    name = prepared.name
+    run = operators_run(prepared, inputs)
+    rounded = sum(number for key, number in run.items() if "fake_quant" in key or "_fq_" in key)
+    layers = run["float32 conv"] + run["float32 linear"]
+    assert layers and rounded > layers, (
+        f"The model {name!r} runs {layers} float layers and {rounded} fake quantizations: hand in "
+        "what prepare_qat returned, trained and in eval mode, before convert."
+    )
+    before, after = _weights(start), _weights(prepared)
+    assert [w.shape for w in before] == [w.shape for w in after], (
+        f"The layers of {name!r} are not those of {start.name!r}: prepare a copy of that model."
+    )
+    # Folding batch norm scales a filter, rounding moves each weight by less than a level, and an
+    # optimizer turns the filter.
+    turned = [_turned(w, v) for w, v in zip(before, after, strict=True)]
+    assert min(turned) > MOVED, (
+        f"The weights of {name!r} are those of {start.name!r} in {sum(t <= MOVED for t in turned)} "
+        f"of {len(turned)} layers: train what prepare_qat returns, with an optimizer that is made "
+        "after it."
+    )
+    levels = min(len(weight.unique()) / weight.numel() for weight in after if weight.numel() > 500)
+    assert levels > DISTINCT, (
+        f"The weights of {name!r} are rounded already: hand in what was trained, in floats."
+    )
+    wanted, found = runs(prepared, inputs), runs(converted, inputs)
+    same = (wanted.argmax(1) == found.argmax(1)).double().mean().item()
+    assert same >= SAME, (
+        f"{converted.name!r} says the same as {name!r} on {same:.0%} of the inputs: hand in both "
+        "from one training, the prepared model with its observers disabled."
+    )
+
+
+def _weights(answer: Answer) -> list[Tensor]:
+    """Return the matrices and filters of a float model, in their order."""
+    state = answer.load().state_dict()
+    return [
+        value for value in state.values() if value.dim() in (2, 4) and value.is_floating_point()
+    ]
+
+
+def _turned(before: Tensor, after: Tensor) -> float:
+    """Return the sine of the angle between two layers' filters, the mean over filters."""
+    cosine = torch.cosine_similarity(before.flatten(1).double(), after.flatten(1).double())
+    return (1 - cosine.clamp(-1, 1) ** 2).clamp(min=0).sqrt().mean().item()
