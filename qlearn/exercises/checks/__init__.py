@@ -35,6 +35,7 @@ from qlearn.exercises.checks.quantization import (
     is_calibrated,
     is_quantized,
     is_trained_with_rounding,
+    runs_in_int8,
     weights_on_grid,
 )
 from qlearn.exercises.checks.speed import (
@@ -72,6 +73,7 @@ __all__ = [
     "quantized_layers",
     "quantized_weights",
     "runs",
+    "runs_in_int8",
     "smaller_than",
     "speedups_hold",
     "table_has",

@@ -73,7 +73,7 @@ def _output(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Ten
         raise AssertionError(
             f"The model {name!r} does not run on {tuple(inputs.shape)}: {explain(error)}."
         ) from None
-    matrix = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 1
+    matrix = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 0
     assert matrix and len(output) == len(inputs), (
         f"The model {name!r} must return one tensor with a row of logits for each input, and gives "
         f"{tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__} for "

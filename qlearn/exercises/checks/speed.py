@@ -15,7 +15,7 @@ from qlearn.system.errors import explain
 TRIES = 3  # measurements before a claim is refused
 FACTOR = 3.0  # either end of a claimed interval may be off by so much: machines differ
 OPPOSITE = 1.25  # or by so much where "faster" was handed in, and "slower" or "the same" measured
-SLACK = 1.5  # a ratio of medians and a median of ratios differ by less
+SLACK = 2.0  # a ratio of medians and a median of ratios differ by less
 WIDE = 2.0  # upper by lower end of an interval from which nothing follows
 SECONDS = 0.3  # of timing, for each model
 
