@@ -6,6 +6,7 @@ import random
 LEARNER = "QLEARN_LEARNER"  # an instructor's word for who the learner is counts more than theirs
 VARIANTS = {
     "ex1": {"channels": range(48, 97, 4), "hidden": range(64, 193, 8)},
+    "ex2": {"order": range(6)},
     "ex4": {"first": range(192, 321, 16), "second": range(96, 161, 8)},
 }
 _handed_in: set[str] | None = None  # names of this process's run; None when it has begun none
