@@ -1,4 +1,4 @@
-"""What a lesson asks of its reader: its words are defined before they are used, its minutes count."""
+"""What a lesson asks of its reader: words are defined before they are used, minutes are counted."""
 
 import json
 import re
@@ -45,8 +45,10 @@ def sections(path):
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code":
-            yield "", len([line for line in source.splitlines() if line.strip()]), any(
-                deeper.values()
+            yield (
+                "",
+                len([line for line in source.splitlines() if line.strip()]),
+                any(deeper.values()),
             )
             continue
         for part in re.split(r"^(?=#{1,3} )", source, flags=re.MULTILINE):
@@ -65,7 +67,10 @@ def test_the_minutes_are_counted_as_lesson_00_says(path):
     minutes = 0.0
     for text, lines, deeper in sections(path):
         read = re.sub(r"<details>.*?</details>|```.*?```|\]\([^)]*\)", "", text, flags=re.DOTALL)
-        words, predictions = len(re.findall(r"[^\W_]+(?:['.-][^\W_]+)*", read)), read.count("Predict")
+        words, predictions = (
+            len(re.findall(r"[^\W_]+(?:['.-][^\W_]+)*", read)),
+            read.count("Predict"),
+        )
         minutes += (not deeper) * (words / 120 + lines / 15 + predictions / 2)
     first = next(text for text, _, _ in sections(path) if text)
     time = re.search(r"\*\*Time\*?\*?:.*", first, re.DOTALL)[0]
@@ -79,7 +84,9 @@ def test_no_lesson_uses_a_word_before_it_is_defined():
     for word, lesson in WORDS.items():
         used = rf"(?<![\w-]){re.escape(word.lower())}(?![\w-])"
         for path, text in zip(LESSONS[:lesson], texts, strict=False):
-            assert not re.search(used, text), f"{path.stem} uses {word!r}, which {lesson:02} defines"
+            assert not re.search(used, text), (
+                f"{path.stem} uses {word!r}, which {lesson:02} defines"
+            )
         body = texts[lesson].split("**you need:**")[-1]  # the goals before it name what is to come
         first = re.search(used, body)
         assert first, f"{lesson:02} does not define {word!r}"
