@@ -107,9 +107,9 @@ def _epoch(
             )
         loss.backward()
         optimizer.step()
-        total += value * len(labels)
+        total += value * labels.numel()
         correct += int((logits.argmax(1) == labels).sum())
-        seen += len(labels)
+        seen += labels.numel()  # a text has a label at every position
         bar.set_postfix_str(f"loss {total / seen:.3f}, accuracy {correct / seen:.3f}", False)
         bar.update()
     return total / seen, correct / seen
