@@ -183,17 +183,17 @@ class Block(nn.Module):
         return x + self.down(self.gelu(self.up(self.norm2(x))))
 
 
-class CharacterGPT(nn.Module):
-    """A small GPT-2 (Radford et al. 2019): it guesses the next character of a text.
+class SmallGPT(nn.Module):
+    """A small GPT-2 (Radford et al. 2019): it guesses what follows in a text.
 
     Parameters
     ----------
     vocabulary
-        Number of character ids.
+        Number of ids: of characters, or of pieces of words.
     width, layers, heads
-        Numbers a character, blocks, and parts that attention is split into.
+        Numbers a position, blocks, and parts that attention is split into.
     context
-        Characters that it can look back on, at most.
+        Positions that it can look back on, at most.
     """
 
     def __init__(

@@ -81,9 +81,11 @@ def test_documentation_is_windows_of_text_and_what_follows():
     ids, following = dataset.test[3]
     assert ids.shape == following.shape == (data.CONTEXT,) and ids.dtype == torch.int64
     assert torch.equal(ids[1:], following[:-1])
-    assert len(dataset.test) * data.CONTEXT > 40_000 and len(dataset.train) > 3_000
+    held_out = data.decode_text(dataset.test.ids)
+    assert len(held_out) > 40_000 and len(dataset.train) > 1_500
+    assert len(held_out) > 2 * len(dataset.test.ids), "a piece has several characters"
     assert torch.equal(dataset.test[4][0][:1], following[-1:]), "test windows follow one another"
-    text = "".join(data.CHARACTERS[i] for i in dataset.train.ids)
+    text = data.decode_text(dataset.train.ids)
     assert "statement" in text and torch.equal(data.encode_text(text), dataset.train.ids)
     with pytest.raises(IndexError):
         dataset.test[len(dataset.test)]
@@ -96,16 +98,16 @@ def test_documentation_is_windows_of_text_and_what_follows():
 def test_no_paragraph_of_the_documentation_is_both_learned_and_held_out():
     dataset = data.documentation()
     train, test = (
-        {p for p in "".join(data.CHARACTERS[i] for i in part.ids).split("\n\n") if len(p) > 40}
+        {p for p in data.decode_text(part.ids).split("\n\n") if len(p) > 40}
         for part in (dataset.train, dataset.test)
     )
     assert len(test) > 100 and not train & test
 
 
-def test_encode_text_keeps_what_its_alphabet_has():
+def test_encode_text_keeps_what_its_vocabulary_has():
     assert data.encode_text("").tolist() == []
-    said = "".join(data.CHARACTERS[i] for i in data.encode_text("“naïve” – 5\n"))
-    assert said == '"nave" - 5\n'
+    assert data.decode_text(data.encode_text("“naïve” – 5\n")) == '"nave" - 5\n'
+    assert len(set(data.PIECES)) == len(data.PIECES) == 512
 
 
 def test_loaders_shuffle_by_seed_and_keep_the_test_order():

@@ -4,18 +4,19 @@ Every function returns a ``DataSet``: ``train``, ``test`` and the class names.
 """
 
 from qlearn.data.common import DataSet, Samples, loaders
-from qlearn.data.documentation import CHARACTERS, CONTEXT, documentation, encode_text
+from qlearn.data.documentation import CONTEXT, PIECES, decode_text, documentation, encode_text
 from qlearn.data.images import digits, image_folder, torchvision_set
 from qlearn.data.text import LANGUAGES, LENGTH, VOCABULARY, encode, phrases, text_csv
 
 __all__ = [
-    "CHARACTERS",
     "CONTEXT",
     "LANGUAGES",
     "LENGTH",
+    "PIECES",
     "VOCABULARY",
     "DataSet",
     "Samples",
+    "decode_text",
     "digits",
     "documentation",
     "encode",

@@ -133,7 +133,7 @@ def test_hessians_are_the_mean_products_of_the_inputs():
 @pytest.mark.parametrize("name", ["gptq", "awq"])
 def test_the_schemes_take_a_language_model_and_refuse_what_has_no_layer(name):
     torch.manual_seed(0)
-    model = models.CharacterGPT(96, width=48, layers=1, context=16).eval()
+    model = models.SmallGPT(96, width=48, layers=1, context=16).eval()
     ids = torch.randint(96, (4, 16))
     made = schemes.ALL[name](model, [(ids, ids)])
     assert calibration.sqnr(model(ids), made(ids)) > 15
