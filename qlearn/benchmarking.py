@@ -230,11 +230,12 @@ def _accuracies(models: Mapping[str, Callable[..., Any]], test: Iterable) -> pd.
     """Accuracy of each model, and its change against the first with its standard error."""
 
     def predicted_classes(inputs: Tensor) -> Tensor:
-        return torch.stack([model(inputs).argmax(1) for model in models.values()], dim=1)
+        # Of a text each position has a class.
+        return torch.stack([model(inputs).argmax(1).flatten() for model in models.values()], dim=1)
 
     # All models on one pass over the samples: a loader may shuffle them.
     columns, truth = predict(predicted_classes, test)
-    classes = dict(zip(models, columns.T, strict=True))
+    classes, truth = dict(zip(models, columns.T, strict=True)), truth.flatten()
     base, *_ = classes.values()
     rows = {}
     for name, predicted in classes.items():

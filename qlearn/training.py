@@ -31,10 +31,11 @@ def fit(
     Parameters
     ----------
     model
-        A float model or one prepared for quantization-aware training; maps inputs to N×classes
-        logits. It is put in training mode, and left in evaluation mode.
+        A float model or one prepared for quantization-aware training; maps inputs to
+        logits, N×classes, or N×classes×positions for a text. It is put in training mode, and left
+        in evaluation mode.
     train_loader
-        Batches of (inputs, int64 labels).
+        Batches of (inputs, int64 labels, N or N×positions).
     epochs
         Passes over the data.
     learning_rate
@@ -107,9 +108,9 @@ def _epoch(
             )
         loss.backward()
         optimizer.step()
-        total += value * len(labels)
+        total += value * labels.numel()
         correct += int((logits.argmax(1) == labels).sum())
-        seen += len(labels)
+        seen += labels.numel()  # a text has a label at every position
         bar.set_postfix_str(f"loss {total / seen:.3f}, accuracy {correct / seen:.3f}", False)
         bar.update()
     return total / seen, correct / seen

@@ -76,6 +76,40 @@ def test_encode_pads_cuts_and_normalizes():
     assert data.encode("").tolist() == [0] * data.LENGTH
 
 
+def test_documentation_is_windows_of_text_and_what_follows():
+    dataset = data.documentation()
+    ids, following = dataset.test[3]
+    assert ids.shape == following.shape == (data.CONTEXT,) and ids.dtype == torch.int64
+    assert torch.equal(ids[1:], following[:-1])
+    held_out = data.decode_text(dataset.test.ids)
+    assert len(held_out) > 40_000 and len(dataset.train) > 1_500
+    assert len(held_out) > 2 * len(dataset.test.ids), "a piece has several characters"
+    assert torch.equal(dataset.test[4][0][:1], following[-1:]), "test windows follow one another"
+    text = data.decode_text(dataset.train.ids)
+    assert "statement" in text and torch.equal(data.encode_text(text), dataset.train.ids)
+    with pytest.raises(IndexError):
+        dataset.test[len(dataset.test)]
+    assert len(data.documentation(64).test) == pytest.approx(2 * len(dataset.test), abs=1)
+    for context in (0, 10**6):
+        with pytest.raises(ValueError, match="choose a length from 1 to"):
+            data.documentation(context)
+
+
+def test_no_paragraph_of_the_documentation_is_both_learned_and_held_out():
+    dataset = data.documentation()
+    train, test = (
+        {p for p in data.decode_text(part.ids).split("\n\n") if len(p) > 40}
+        for part in (dataset.train, dataset.test)
+    )
+    assert len(test) > 100 and not train & test
+
+
+def test_encode_text_keeps_what_its_vocabulary_has():
+    assert data.encode_text("").tolist() == []
+    assert data.decode_text(data.encode_text("“naïve” – 5\n")) == '"nave" - 5\n'
+    assert len(set(data.PIECES)) == len(data.PIECES) == 512
+
+
 def test_loaders_shuffle_by_seed_and_keep_the_test_order():
     dataset = data.digits()
     orders = [

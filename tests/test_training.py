@@ -53,6 +53,22 @@ def test_the_longest_numbers_fit_a_line_of_80_columns(capsys):
     assert re.fullmatch(parts, last) and len(last) <= 80, last
 
 
+def test_a_text_has_a_label_at_every_position():
+    torch.manual_seed(0)
+    ids = torch.randint(5, (40, 7))
+    model = nn.Sequential(nn.Embedding(5, 5), Transposed())
+    samples = torch.utils.data.DataLoader(TensorDataset(ids, (ids + 1) % 5), 8)
+    history = fit(model, samples, epochs=30, learning_rate=0.1)
+    assert evaluate(model, samples) == 1 and history.accuracy.iloc[-1] == 1
+    difference = nn.functional.cross_entropy(model(ids), (ids + 1) % 5).item()
+    assert history.loss.iloc[-1] == pytest.approx(difference, rel=0.2)
+
+
+class Transposed(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
 def test_fit_repeats_itself_given_the_seeds():
     states = []
     for _ in range(2):

@@ -22,7 +22,7 @@ from qlearn.calibration import calibrate, inputs_of
 from qlearn.quantization.fx import clip_weights, fx_mapping, quantize_fx
 from qlearn.quantization.pt2e import Program, lower_to_xnnpack, quantize_for_xnnpack
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
-from qlearn.quantization.weight_only import int4_packed
+from qlearn.quantization.weight_only import int4_calibrated, int4_packed
 from qlearn.training import fit
 
 Scheme = Callable[[nn.Module, DataLoader], nn.Module]
@@ -243,6 +243,8 @@ ALL: dict[str, Scheme] = {
     "int8_weights_torchao": _with(torchao, config="Int8WeightOnlyConfig"),
     "int4_weights_torchao": _with(torchao, config="Int4WeightOnlyConfig", group_size=32),
     "int4_weights_packed": int4_packed,
+    "gptq": _with(int4_calibrated, method="gptq"),
+    "awq": _with(int4_calibrated, method="awq"),
     "int8_qat": _with(qat, bits=8),
     "int4_qat": _with(qat, bits=4),
 }
