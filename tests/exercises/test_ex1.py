@@ -255,9 +255,9 @@ qlearn.submit("resnet_int8", quantize_dynamic(stranger, {nn.Linear}), batch)
         {
             "work-4": changed(
                 "candidates",
-                "from qlearn.exercises import draw\n"
-                "theirs = qlearn.models.mixed_cnn(**draw('ex1', 'a neighbour'))\n"
-                "own = qlearn.models.mixed_cnn(**mine)\n"
+                "from qlearn.exercises import draw, random_models\n"
+                "theirs = random_models.mixed_cnn(**draw('ex1', 'a neighbour'))\n"
+                "own = random_models.mixed_cnn(**mine)\n"
                 "def part(model):\n"
                 "    numbers = qlearn.models.count_parameters\n"
                 "    return sum(map(numbers, (model[5], model[7]))) / numbers(model)\n"
