@@ -1,8 +1,7 @@
 """Calibration, recorded outputs of layers, studies of observers, and SQNR.
 
-Everything here runs under ``torch.no_grad`` rather than ``torch.inference_mode``: an observer
-keeps tensors from the pass, and PyTorch refuses to update an inference tensor in a later,
-ordinary pass.
+Everything here runs under ``torch.no_grad`` rather than ``torch.inference_mode``: an observer keeps
+tensors of the pass, and PyTorch refuses to update an inference tensor in an ordinary one.
 """
 
 from __future__ import annotations
