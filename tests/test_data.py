@@ -376,7 +376,7 @@ def test_image_folder_takes_whole_numbers_as_size(small_folder, size):
         ("hi,a\nyou,b\n", "without a header line takes positions"),
         ("text,text,kind\na,b,c\n", "two columns 'text'"),
         ("text,kind\nпривет,a\nмир,a\nдруг,b\nдом,b\n", "100% of the characters .*Latin"),
-        ("text,kind\nsame,a\nsame,b\nmore,a\nelse,a\n", "'b'|only 1 row|classes"),
+        ("text,kind\nsame,a\nsame,b\nmore,a\nelse,a\n", "'b' .* only 0 rows"),
         ("text,kind\nhi,a\nhi,a\nyou,b\nyou,b\n", "only 1 row of its own"),
     ],
 )

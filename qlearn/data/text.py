@@ -153,10 +153,12 @@ def text_csv(
     texts = [encode(row[0], length) for row in rows]
     _check_alphabet(path, texts)
     kept = _deduplicate(path, texts, names)
-    ids, labels = torch.stack([texts[row] for row in kept]), [names[row] for row in kept]
+    labels = [names[row] for row in kept]
+    left = Counter(labels)
+    _check_classes(path, {name: left[name] for name in sorted(set(names))}, test_share)
+    ids = torch.stack([texts[row] for row in kept])
     numbers = all(_number(name) is not None for name in labels)
     classes = sorted(set(labels), key=_number if numbers else None)
-    _check_classes(path, Counter(labels), len(set(names)), test_share)
     return split(ids, [classes.index(name) for name in labels], classes, test_share, seed)
 
 
@@ -214,22 +216,23 @@ def _deduplicate(path: str | Path, texts: list[Tensor], names: list[str]) -> lis
     return sorted(kept)
 
 
-def _check_classes(path: str | Path, counts: Counter, found: int, test_share: float) -> None:
+def _check_classes(path: str | Path, counts: dict[str, int], test_share: float) -> None:
     """Refuse what cannot be split into train and test."""
-    if found < 2:
+    if len(counts) < 2:
         raise ValueError(
             f"All rows of {path} have the label {next(iter(counts))!r}; a classifier needs at "
             "least 2 classes, so check the label column."
         )
-    name, least = min(counts.items(), key=lambda item: item[1], default=("?", 0))
-    if least < 2 or len(counts) < found:
+    name, least = min(counts.items(), key=lambda item: item[1])
+    if least < 2:
         raise ValueError(
-            f"The class {name!r} of {path} has only 1 row of its own; it needs at least 2, one to "
-            "train and one to test. (If it is the header line, name the columns.)"
+            f"The class {name!r} of {path} has only {least} row{'s' * (least != 1)} of its "
+            "own; it needs at least 2, one to train and one to test. (If it is the header "
+            "line, name the columns.)"
         )
-    rows = counts.total()
-    if min(test_share, 1 - test_share) * rows < found:
+    rows = sum(counts.values())
+    if min(test_share, 1 - test_share) * rows < len(counts):
         raise ValueError(
             f"test_share {test_share} of {rows} rows leaves fewer than one row for each of "
-            f"{found} classes; add rows, or choose a share nearer to 0.5."
+            f"{len(counts)} classes; add rows, or choose a share nearer to 0.5."
         )
