@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+
+from qlearn.data.batches import as_loader, batches_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,7 +22,7 @@ BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 def fit(
     model: nn.Module,
-    train_loader: DataLoader,
+    train_loader: DataLoader | Dataset,
     *,
     epochs: int,
     learning_rate: float = 1e-3,
@@ -35,7 +37,8 @@ def fit(
         logits, N×classes, or N×classes×positions for a text. It is put in training mode, and left
         in evaluation mode.
     train_loader
-        Batches of (inputs, int64 labels, N or N×positions).
+        Batches of (inputs, labels), N or N×positions, or a data set, which is shuffled anew every
+        epoch. They are moved to the model's device.
     epochs
         Passes over the data.
     learning_rate
@@ -60,6 +63,7 @@ def fit(
     from pandas import DataFrame
     from tqdm import tqdm
 
+    train_loader = as_loader(train_loader, shuffle=True)
     _check(model, train_loader, epochs)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     history = []
@@ -82,7 +86,14 @@ def fit(
 def _check(model: nn.Module, loader: DataLoader, epochs: int) -> None:
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; training takes at least 1 pass over the data.")
-    if len(loader) == 0:
+    try:
+        length = len(loader)
+    except TypeError as error:
+        raise ValueError(
+            "The training loader does not know its length, so it may be used up after one epoch: "
+            "give a DataLoader of a set that has a length, or a list of batches."
+        ) from error
+    if length == 0:
         raise ValueError("The training loader holds no batches; give it a set with samples.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
@@ -96,9 +107,11 @@ def _epoch(
 ) -> tuple[float, float]:
     """Train for one pass; return the mean loss and the accuracy on the way."""
     total, correct, seen = 0.0, 0, 0
-    for inputs, labels in loader:
+    for inputs, labels in batches_of(loader, model):
+        labels = require_labels(labels)
         optimizer.zero_grad()
         logits = model(inputs)
+        labels = labels.to(logits.device)
         loss = nn.functional.cross_entropy(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
@@ -129,7 +142,7 @@ def evaluate(model: Callable[[Tensor], Tensor], loader: Iterable) -> float:
         Any callable from inputs to N×classes logits: a module (float, prepared, quantized,
         scripted, exported) or a function around another runtime.
     loader
-        Batches of (inputs, int64 labels).
+        Batches of (inputs, labels), or a data set. They are moved to the model's device.
 
     Returns
     -------
@@ -147,11 +160,21 @@ def evaluate(model: Callable[[Tensor], Tensor], loader: Iterable) -> float:
 def predict(model: Callable[[Tensor], Tensor], loader: Iterable) -> tuple[Tensor, Tensor]:
     """Return outputs and labels of all samples, as `evaluate` sees them."""
     with _evaluation_mode(model), torch.no_grad():
-        pairs = [(model(inputs), torch.as_tensor(labels)) for inputs, labels in loader]
+        pairs = [
+            (model(inputs).cpu(), require_labels(labels).cpu())
+            for inputs, labels in batches_of(loader, model)
+        ]
     if not sum(len(labels) for _, labels in pairs):
         raise ValueError("The test loader holds no samples; give it a set with samples.")
     outputs, labels = zip(*pairs, strict=True)
     return torch.cat(outputs), torch.cat(labels)
+
+
+def require_labels(labels: Tensor | None) -> Tensor:
+    """Return the labels of a batch, or raise a ValueError if it has none."""
+    if labels is None:
+        raise ValueError("the batches hold no labels: give batches of (inputs, labels).")
+    return labels
 
 
 def accuracy(logits: Tensor, classes: Tensor) -> float:
