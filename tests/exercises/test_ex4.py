@@ -413,8 +413,8 @@ def merged(bank: dict[str, tuple[dict, dict]]) -> dict[str, tuple[dict, dict]]:
     """Put submissions that concern one part each together, one of every part, to save time."""
     queues, alone = {}, {}
     for name, (patch, expected) in bank.items():
-        (cell,) = patch
-        own = all(test.split("-")[1] == cell.split("-")[1] for test in expected)
+        cell = min(patch)
+        own = len(patch) == 1 and all(test.split("-")[1] == cell.split("-")[1] for test in expected)
         (queues.setdefault(cell, {}) if own else alone)[name] = (patch, expected)
     together = {}
     for names in zip_longest(*queues.values()):
