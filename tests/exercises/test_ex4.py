@@ -250,7 +250,7 @@ floats()
         {"test-3-scales": 1},
     ),
     "calibrated on even noise": (
-        {"work-3": "static(*[eager(q, [torch.rand(640, 784)]) for q in (TENSOR, CHANNEL)])"},
+        {"work-3": "static(*[eager(q, [3 * torch.rand(640, 784)]) for q in (TENSOR, CHANNEL)])"},
         {"test-3-static": 2},
     ),
     "no calibration": (

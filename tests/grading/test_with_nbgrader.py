@@ -7,6 +7,7 @@ from pathlib import Path
 
 import classes
 import nbformat
+import pytest
 
 from qlearn.grading.course import Course
 
