@@ -353,6 +353,7 @@ for bits, made in ((8, qat8), (4, qat4)):
 
 # Each test cell and each kind of fault once.
 DECISIVE = {
+    "trained on the test images",
     "a float model trained longer, and calibrated",
     "calibrated with noise",
     "traced, some frozen too",

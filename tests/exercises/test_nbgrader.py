@@ -15,7 +15,7 @@ warnings.warn("this API goes away")
 for _ in tqdm(range(3)):
     pass
 print("three of four", file=sys.stderr)
-os.write(2, b"[W deprecated.cpp:1] from C++\n")
+os.write(2, b"[W deprecated.cpp:1] from C++ ")
 assert answer == 42, "The answer must be 42."
 """
 
