@@ -159,7 +159,8 @@ def weight_types(answer: Answer) -> Counter[str]:
         Keys such as "float32", "bfloat16", "int8". A number in memory counts once, whatever shape
         a tensor gives to it.
     """
-    model = answer.load()
+    # Not the copy that load() gives, in which every number has memory of its own.
+    model = load_script(answer.path) if answer.path.suffix == ".pt" else answer.load()
     tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
     if not tensors and isinstance(model, torch.jit.ScriptModule):  # it was frozen
         values = (node.output().toIValue() for node, _ in _nodes(answer, ("prim::Constant",)))
