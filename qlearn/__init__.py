@@ -59,6 +59,7 @@ _HOMES = {
     "sensitivity": "quantization.sensitivity",
     "show": "plotting",
     "sqnr": "calibration",
+    "start": "exercises",
     "submit": "exercises",
     "sweep": "sweeps.sweeping",
 }

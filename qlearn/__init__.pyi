@@ -11,6 +11,7 @@ from qlearn.calibration import sqnr as sqnr
 from qlearn.data import loaders as loaders
 from qlearn.exercises import answers as answers
 from qlearn.exercises import checks as checks
+from qlearn.exercises import start as start
 from qlearn.exercises import submit as submit
 from qlearn.exercises.hints import hint as hint
 from qlearn.export import arm as arm
@@ -91,6 +92,7 @@ __all__ = [
     "sensitivity",
     "show",
     "sqnr",
+    "start",
     "submit",
     "sweep",
 ]

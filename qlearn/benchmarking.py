@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
+from qlearn.system.devices import device_of, name_device, place, synchronize
 from qlearn.system.errors import explain, explained
 from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
 from qlearn.training import collect, require_logits
@@ -90,7 +91,7 @@ def compare(
     inputs
         What to time the models on: a tensor, or a tuple of arguments.
     test
-        A loader of (inputs, labels); without it there are no columns about accuracy.
+        A loader of (inputs, labels) or a data set; without it there are no columns about accuracy.
     threads
         Intra-op threads; PyTorch's current setting if not given.
     seconds
@@ -106,8 +107,8 @@ def compare(
         [0, 1]; ``accuracy_change`` against the first, with its ``standard_error`` (of the mean
         of paired differences over test samples); ``agreement``, the share of samples on which
         both predict the same class. Under the table stands a note when the machine was too busy
-        for the times to be right; ``attrs`` holds it as ``"note"``, beside ``"threads"`` and
-        ``"engine"``, the quantized engine that was set.
+        for the times to be right; ``attrs`` holds it as ``"note"``, beside ``"threads"``,
+        ``"engine"``, the quantized engine that was set, and ``"devices"``, by model.
 
     Raises
     ------
@@ -129,6 +130,7 @@ def compare(
         "note": note,
         "threads": threads,
         "engine": torch.backends.quantized.engine,
+        "devices": {name: name_device(model) for name, model in models.items()},
     }
     return table
 
@@ -159,17 +161,8 @@ def interleaved_times(
 ) -> dict[str, np.ndarray]:
     """Time each function once a round for ``ROUNDS`` rounds, each round in a random order.
 
-    Parameters
-    ----------
-    runs
-        Name → function of nothing.
-    seconds
-        To spend on each of them in all, about; a call is never cut short.
-
-    Returns
-    -------
-    dict
-        Name → array of ``ROUNDS`` times, in seconds a call.
+    About ``seconds`` are spent on each in all, but no call is cut short. Returned are, by name,
+    ``ROUNDS`` times in seconds a call.
     """
     calls = {}
     for name, run in runs.items():
@@ -208,13 +201,18 @@ def bootstrap_interval(ratios: np.ndarray) -> tuple[float, float]:
 
 def _run(name: str, model: Callable[..., Any], inputs: Tensor | tuple) -> Callable[[], Any]:
     """Return a function that runs a model, and has been seen to run."""
-    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    device = device_of(model)
+    arguments = [
+        place(part, device) for part in (inputs if isinstance(inputs, tuple) else [inputs])
+    ]
     if getattr(model, "training", False) and not isinstance(model, torch.jit.ScriptModule):
         raise ValueError(f"{name!r} is in training mode: call its eval() before measuring it.")
 
     @torch.inference_mode()
     def run() -> Any:
-        return model(*arguments)
+        outputs = model(*arguments)
+        synchronize(device)
+        return outputs
 
     try:
         run()
@@ -230,13 +228,15 @@ def _accuracies(models: Mapping[str, Callable[..., Any]], test: Iterable) -> pd.
     """Accuracy of each model, and its change against the first with its standard error."""
 
     def predicted_classes(inputs: Tensor, labels: Tensor) -> Tensor:
-        outputs = (require_logits(model(inputs), labels) for model in models.values())
-        return torch.stack([logits.argmax(1) for logits in outputs], dim=1)
+        outputs = [model(place(inputs, device_of(model))) for model in models.values()]
+        # Of a text each position has a class.
+        classes = [require_logits(logits, labels).argmax(1).flatten().cpu() for logits in outputs]
+        return torch.stack(classes, dim=1)
 
     # All models on one pass over the samples: a loader may shuffle them.
     with torch.no_grad(), explained("a model fails on the test samples"):
         columns, truth = collect(predicted_classes, test)
-    classes = dict(zip(models, columns.T, strict=True))
+    classes, truth = dict(zip(models, columns.T, strict=True)), truth.flatten()
     base, *_ = classes.values()
     rows = {}
     for name, predicted in classes.items():

@@ -1,8 +1,7 @@
 """Calibration, recorded outputs of layers, studies of observers, and SQNR.
 
-Everything here runs under ``torch.no_grad`` rather than ``torch.inference_mode``: an observer
-keeps tensors from the pass, and PyTorch refuses to update an inference tensor in a later,
-ordinary pass.
+Everything here runs under ``torch.no_grad`` rather than ``torch.inference_mode``: an observer keeps
+tensors of the pass, and PyTorch refuses to update an inference tensor in an ordinary one.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from qlearn.data.batches import batches_of, split_batch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ def calibrate(prepared: nn.Module, loader: Iterable, batches: int | None = None)
     prepared
         Result of ``prepare``, ``prepare_fx`` or ``prepare_pt2e``, in eval mode.
     loader, batches
-        (inputs, labels) pairs or inputs alone, and how many of these batches to use; all when None.
+        Batches of (inputs, labels) or inputs alone, a set or a tensor; how many to use, or all.
 
     Returns
     -------
@@ -52,8 +53,7 @@ def calibrate(prepared: nn.Module, loader: Iterable, batches: int | None = None)
         )
     samples = 0
     with torch.no_grad():
-        for batch in itertools.islice(loader, batches):
-            inputs = inputs_of(batch)
+        for inputs, _ in batches_of(loader, prepared, batches):
             prepared(inputs)
             samples += len(inputs)
     if samples == 0:
@@ -73,7 +73,7 @@ def record(
     names
         Of layers, as in ``model.named_modules()``.
     loader, batches
-        (inputs, labels) pairs or inputs alone, and how many of these batches to use; all when None.
+        As in `calibrate`.
 
     Returns
     -------
@@ -94,8 +94,8 @@ def record(
             raise ValueError(f"the model has no layer {name!r}: its layers begin with {known}.")
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     hooked = {name: modules[name] for name in names}
-    for batch in itertools.islice(loader, batches):
-        for call in run_hooked(model, hooked, inputs_of(batch)):
+    for inputs, _ in batches_of(loader, model, batches):
+        for call in run_hooked(model, hooked, inputs):
             outputs[call.name].append(call.value)
     if not any(outputs.values()):
         raise ValueError("nothing was recorded: no batch was given, or no named layer was called.")
@@ -239,8 +239,8 @@ def has_observer(model: nn.Module) -> bool:
 
 
 def inputs_of(batch: Tensor | Sequence) -> Tensor:
-    """Return the inputs of a batch that is an (inputs, labels) pair, or of inputs alone."""
-    return batch if isinstance(batch, Tensor) else batch[0]
+    """Return the inputs of a batch."""
+    return split_batch(batch)[0]
 
 
 def require_eval(model: nn.Module, what: str) -> None:

@@ -6,6 +6,7 @@ None holds quantization stubs: lessons add them with ``QuantWrapper``, or use FX
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -13,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class MLP(nn.Module):
-    """The 784-256-128-10 perceptron of well-known tutorials.
+    """The 784-256-128-10 perceptron of well-known tutorials, or one of other widths.
 
     Takes N×1×28×28 (or anything that flattens to N×784) float32, gives N×10 logits. Its weights
     are 784·256 + 256·128 + 128·10 = 234,752 numbers; with the biases, 235,146 parameters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 256, second: int = 128) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(784, 256)
+        self.fc1 = nn.Linear(784, first)
         self.relu1 = nn.ReLU()
-        self.fc2 = nn.Linear(256, 128)
+        self.fc2 = nn.Linear(first, second)
         self.relu2 = nn.ReLU()
-        self.fc3 = nn.Linear(128, 10)
+        self.fc3 = nn.Linear(second, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, N×10, of images, N×1×28×28."""
@@ -141,6 +142,78 @@ class PhraseLSTM(nn.Module):
         """Return logits, N×classes, of character ids, N×length int64."""
         outputs, _ = self.lstm(self.embedding(ids))
         return self.fc(outputs[:, -1])
+
+
+class Attention(nn.Module):
+    """Causal self-attention; queries, keys and values are Linear layers of their own."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return N×length×width of the same shape; a position sees those up to itself."""
+        q, k, v = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """A transformer's block: attention, then two Linear layers, each added to what came in."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.gelu = nn.GELU()
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return N×length×width of the same shape."""
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(self.gelu(self.up(self.norm2(x))))
+
+
+class SmallGPT(nn.Module):
+    """A small GPT-2 (Radford et al. 2019): it guesses what follows in a text.
+
+    Parameters
+    ----------
+    vocabulary
+        Number of ids: of characters, or of pieces of words.
+    width, layers, heads
+        Numbers a position, blocks, and parts that attention is split into.
+    context
+        Positions that it can look back on, at most.
+    """
+
+    def __init__(
+        self, vocabulary: int, width: int = 128, layers: int = 4, heads: int = 4, context: int = 128
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.position = nn.Embedding(context, width)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary)
+        # Small, as in GPT-2: with PyTorch's N(0, 1) a short training is spent on shrinking them.
+        for embedding in (self.embedding, self.position):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return logits, N×vocabulary×length as cross_entropy takes them, of ids, N×length."""
+        places = torch.ones_like(ids).cumsum(1) - 1
+        x = self.embedding(ids) + self.position(places)
+        return self.head(self.norm(self.blocks(x))).transpose(1, 2)
 
 
 def resnet18(classes: int = 10, quantizable: bool = False) -> "ResNet":

@@ -43,13 +43,14 @@ body[data-jp-theme-light="false"] .qlearn-figure img {filter: invert(0.92) hue-r
 </style>"""
 
 
-def show(figure: Figure, alt: str) -> None:
+def show(figure: Figure, alt: str = "") -> None:
     """Display a figure with alternative text, once, and close it.
 
     Parameters
     ----------
     alt
-        What the picture shows, for those who cannot see it: one or two sentences.
+        What the picture shows, for those who cannot see it: one or two sentences. A figure of
+        `comparison` brings its own, made of its numbers.
 
     Raises
     ------
@@ -62,7 +63,8 @@ def show(figure: Figure, alt: str) -> None:
 
 def picture(figure: Figure, alt: str) -> str:
     """Return a figure as HTML for light and dark pages; it takes and refuses what `show` does."""
-    if not alt.strip():
+    alt = alt.strip() or figure.get_label()
+    if not alt:
         raise ValueError("A figure needs alternative text: say in a sentence what it shows.")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=192, transparent=True)
@@ -104,7 +106,18 @@ def comparison(table: pd.DataFrame) -> Figure:
     for axis in axes[:2]:
         axis.margins(x=0.2)  # room for the numbers
     axes[0].invert_yaxis()
+    figure.set_label(_numbers_in_words(table))
     return figure
+
+
+def _numbers_in_words(table: pd.DataFrame) -> str:
+    units = [("size_mb", 1, "MB"), ("latency_ms", 1, "ms"), ("accuracy", 100, "%")]
+    rows = [
+        f"{name}: "
+        + ", ".join(f"{row[key] * by:.3g} {unit}" for key, by, unit in units if key in row)
+        for name, row in table.iterrows()
+    ]
+    return f"Bars of size and latency, points of accuracy where measured. {'; '.join(rows)}."
 
 
 def pareto_fronts(table: pd.DataFrame) -> Figure:

@@ -32,11 +32,14 @@ class Recipe:
         Builders of the untrained model and of its data set.
     stages
         Pairs of (epochs, learning rate), trained one after the other.
+    batch
+        Samples a step.
     """
 
     model: Callable[[], nn.Module]
     data: Callable[[], data.DataSet]
     stages: tuple[tuple[int, float], ...]
+    batch: int = 64
 
 
 # In the order in which lessons need them, which is the order in which they are made.
@@ -49,6 +52,10 @@ RECIPES = {
         lambda: models.PhraseLSTM(data.VOCABULARY, len(data.LANGUAGES)), data.phrases, ((12, 2e-3),)
     ),
     "small_cnn": Recipe(models.SmallCNN, data.digits, ((8, 1e-3),)),
+    # Small batches: in so short a training the number of steps counts.
+    "language_model": Recipe(
+        lambda: models.SmallGPT(len(data.PIECES)), data.documentation, ((4, 2e-3), (1, 5e-4)), 16
+    ),
 }
 
 
@@ -70,6 +77,11 @@ def depthwise_cnn() -> models.DepthwiseCNN:
 def phrase_lstm() -> models.PhraseLSTM:
     """Return the character LSTM, trained on ``data.phrases()``, in evaluation mode."""
     return _load("phrase_lstm")
+
+
+def language_model() -> models.SmallGPT:
+    """Return the small GPT, trained on ``data.documentation()``, in evaluation mode."""
+    return _load("language_model")
 
 
 def resnet18(weights: str | None = None) -> "ResNet":
@@ -164,7 +176,9 @@ def path(name: str) -> Path:
     import torchvision
 
     recipe = RECIPES[name]
-    made_by = (_build_empty(name), recipe.stages, SEED, torch.__version__, torchvision.__version__)
+    # A batch of 64 is not named: the models made before a recipe had one keep their files.
+    stages = recipe.stages if recipe.batch == 64 else (recipe.stages, recipe.batch)
+    made_by = (_build_empty(name), stages, SEED, torch.__version__, torchvision.__version__)
     key = hashlib.sha256(repr(made_by).encode()).hexdigest()[:10]
     return home() / "models" / f"{name}-{key}.pt"
 
@@ -225,7 +239,7 @@ def _train(name: str) -> nn.Module:
     recipe = RECIPES[name]
     print(f"Training {name} once; it is then kept in {home() / 'models'}.")
     model = _build(name)
-    train, test = data.loaders(recipe.data(), seed=SEED)
+    train, test = data.loaders(recipe.data(), recipe.batch, SEED)
     counted = Counted(train, sum(epochs for epochs, _ in recipe.stages), path(name))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from qlearn.data.batches import as_loader, batches_of
 from qlearn.system.errors import explained
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 def fit(
     model: nn.Module,
-    train_loader: DataLoader,
+    train_loader: DataLoader | Dataset,
     *,
     epochs: int,
     learning_rate: float = 1e-3,
@@ -33,10 +34,12 @@ def fit(
     Parameters
     ----------
     model
-        A float model or one prepared for quantization-aware training; maps inputs to N×classes
-        logits. It is put in training mode, and left in evaluation mode.
+        A float model or one prepared for quantization-aware training; maps inputs to
+        logits, N×classes, or N×classes×positions for a text. It is put in training mode, and left
+        in evaluation mode.
     train_loader
-        Batches of (inputs, int64 labels).
+        Batches of (inputs, labels), N or N×positions, or a data set, which is shuffled anew every
+        epoch. They are moved to the model's device.
     epochs
         Passes over the data.
     learning_rate
@@ -62,6 +65,7 @@ def fit(
     from pandas import DataFrame
     from tqdm import tqdm
 
+    train_loader = as_loader(train_loader, shuffle=True)
     _check(model, train_loader, epochs)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     history = []
@@ -84,7 +88,14 @@ def fit(
 def _check(model: nn.Module, loader: DataLoader, epochs: int) -> None:
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; training takes at least 1 pass over the data.")
-    if len(loader) == 0:
+    try:
+        length = len(loader)
+    except TypeError as error:
+        raise ValueError(
+            "The training loader does not know its length, so it may be used up after one epoch: "
+            "give a DataLoader of a set that has a length, or a list of batches."
+        ) from error
+    if length == 0:
         raise ValueError("The training loader holds no batches; give it a set with samples.")
     require_float32(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -99,10 +110,12 @@ def _epoch(
 ) -> tuple[float, float]:
     """Train for one pass; return the mean loss and the accuracy on the way."""
     total, correct, seen = 0.0, 0, 0
-    for inputs, labels in loader:
+    for inputs, labels in batches_of(loader, model):
+        labels = require_labels(labels)
         optimizer.zero_grad()
         with explained("the model fails"):
             logits = require_logits(model(inputs), labels)
+        labels = labels.to(logits.device)
         loss = nn.functional.cross_entropy(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
@@ -112,9 +125,9 @@ def _epoch(
             )
         loss.backward()
         optimizer.step()
-        total += value * len(labels)
+        total += value * labels.numel()
         correct += int((logits.argmax(1) == labels).sum())
-        seen += len(labels)
+        seen += labels.numel()  # a text has a label at every position
         bar.set_postfix_str(f"loss {total / seen:.3f}, accuracy {correct / seen:.3f}", False)
         bar.update()
     return total / seen, correct / seen
@@ -133,7 +146,7 @@ def evaluate(model: Callable[[Tensor], Tensor], loader: Iterable) -> float:
         Any callable from inputs to N×classes logits: a module (float, prepared, quantized,
         scripted, exported) or a function around another runtime.
     loader
-        Batches of (inputs, int64 labels).
+        Batches of (inputs, labels), or a data set. They are moved to the model's device.
 
     Returns
     -------
@@ -156,23 +169,35 @@ def predict(model: Callable[[Tensor], Tensor], loader: Iterable) -> tuple[Tensor
         return require_logits(model(inputs), labels)
 
     with _evaluation_mode(model), torch.no_grad():
-        return collect(logits, loader)
+        return collect(logits, loader, model)
 
 
-def collect(run: Callable[[Tensor, Tensor], Tensor], loader: Iterable) -> tuple[Tensor, Tensor]:
+def collect(
+    run: Callable[[Tensor, Tensor], Tensor], loader: Iterable, model: object = None
+) -> tuple[Tensor, Tensor]:
     """Return what ``run(inputs, labels)`` gives for each batch, and the labels of all samples."""
-    batches = ((inputs, torch.as_tensor(labels)) for inputs, labels in loader)
-    pairs = [(run(inputs, labels), labels) for inputs, labels in batches]
+    pairs = [
+        (run(inputs, require_labels(labels)).cpu(), labels.cpu())
+        for inputs, labels in batches_of(loader, model)
+    ]
     if not sum(len(labels) for _, labels in pairs):
         raise ValueError("The test loader holds no samples; give it a set with samples.")
     outputs, labels = zip(*pairs, strict=True)
     return torch.cat(outputs), torch.cat(labels)
 
 
+def require_labels(labels: Tensor | None) -> Tensor:
+    """Return the labels of a batch, or raise a ValueError if it has none."""
+    if labels is None:
+        raise ValueError("the batches hold no labels: give batches of (inputs, labels).")
+    return labels
+
+
 def require_logits(outputs: object, labels: Tensor | None = None) -> Tensor:
     """Return a classifier's outputs, or raise a ValueError if they are no N×classes tensor."""
     shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else None
-    if shape is None or len(shape) != 2 or shape[1] < 2:
+    dimensions = 3 if labels is not None and labels.dim() == 2 else 2  # of a text, at each position
+    if shape is None or len(shape) != dimensions or shape[1] < 2:
         found = f"a tensor of shape {shape}" if shape is not None else f"a {type(outputs).__name__}"
         raise ValueError(
             f"the model returns {found}, not one tensor of N×classes logits, of two classes or "

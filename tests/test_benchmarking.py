@@ -136,6 +136,17 @@ def test_compare_pairs_the_samples(mlp):
     assert qlearn.evaluate(mlp, test) == pytest.approx(a.accuracy)
 
 
+def test_compare_counts_every_position_of_a_text():
+    truth = torch.arange(6).reshape(2, 3) % 2
+    logits = torch.nn.functional.one_hot(truth, 2).float().transpose(1, 2)
+    wrong = logits.clone()
+    wrong[0, :, 0] = logits[0, :, 0].flip(0)
+    models = {"right": lambda x: logits, "one wrong": lambda x: wrong}
+    table = benchmarking.compare(models, truth, [(truth, truth)], seconds=0.01)
+    assert table["accuracy"].tolist() == [1, pytest.approx(5 / 6)]
+    assert table.loc["one wrong", "agreement"] == pytest.approx(5 / 6)
+
+
 def test_compare_takes_functions_and_says_that_their_size_is_unknown(mlp):
     table = qlearn.compare({"f": lambda x: mlp(x)}, torch.rand(1, 1, 28, 28), seconds=0.1)
     assert np.isnan(table.loc["f", "size_mb"])

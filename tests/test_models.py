@@ -16,6 +16,7 @@ MODELS = {
     "depthwise_cnn": models.DepthwiseCNN,
     "phrase_lstm": lambda: models.PhraseLSTM(data.VOCABULARY, 15),
     "resnet18": models.resnet18,
+    "small_gpt": lambda: models.SmallGPT(96, width=32, layers=2, context=40),
 }
 CONV_BN_RELU = [["conv1", "bn1", "relu1"], ["conv2", "bn2", "relu2"]]
 
@@ -23,6 +24,8 @@ CONV_BN_RELU = [["conv1", "bn1", "relu1"], ["conv2", "bn2", "relu2"]]
 def inputs_of(name: str) -> torch.Tensor:
     if name == "phrase_lstm":
         return torch.stack([data.encode(text) for text in ("Deutsch", "Nouvelle-Calédonie")])
+    if name == "small_gpt":
+        return torch.arange(39).repeat(3, 1)
     return data.digits(channels=3 if name == "resnet18" else 1).test.inputs[:4]
 
 
@@ -35,7 +38,8 @@ def case(request):
 def test_a_model_gives_a_row_of_logits_per_sample(case):
     name, model, inputs = case
     logits = model(inputs)
-    assert logits.shape == (len(inputs), 15 if name == "phrase_lstm" else 10)
+    shapes = {"phrase_lstm": (15,), "small_gpt": (96, 39)}
+    assert logits.shape == (len(inputs), *shapes.get(name, (10,)))
     assert torch.allclose(logits[:1], model(inputs[:1]), atol=1e-5)
 
 
@@ -105,6 +109,18 @@ def test_the_lstm_reads_the_last_step_and_embeds_padding_to_zeros():
     changed = ids.clone()
     changed[0, -1] = 5
     assert not torch.allclose(model(ids), model(changed))
+
+
+def test_the_gpt_sees_no_character_that_is_still_to_come():
+    torch.manual_seed(0)
+    model = models.SmallGPT(96, width=32, layers=2, context=40).eval()
+    ids = inputs_of("small_gpt")[:1]
+    changed = ids.clone()
+    changed[0, 20] = 5
+    before, after = model(ids), model(changed)
+    assert torch.allclose(before[..., :20], after[..., :20], atol=1e-6)
+    assert not torch.allclose(before[..., 20:], after[..., 20:], atol=1e-3)
+    assert torch.allclose(model(ids[:, :20]), before[..., :20], atol=1e-5)
 
 
 def test_both_forms_of_resnet18_share_their_state_dict():

@@ -60,6 +60,12 @@ def test_comparison_draws_the_numbers_of_the_table(table):
     ]
 
 
+def test_comparison_brings_a_text_of_its_numbers(shown, table):
+    plotting.show(plotting.comparison(table))
+    (page,) = shown
+    assert "int8: 1 MB, 0.5 ms, 96 %" in re.search(r'alt="([^"]*)"', page)[1]
+
+
 def test_comparison_without_accuracy_has_two_panels(table):
     assert len(plotting.comparison(table.drop(columns=["accuracy", "standard_error"])).axes) == 2
 

@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 from torch import nn
-from torch.ao.quantization import QuantWrapper, get_default_qat_qconfig, prepare_qat
+from torch.ao.quantization import MinMaxObserver, QuantWrapper, get_default_qat_qconfig, prepare_qat
 from torch.utils.data import TensorDataset
 
 import qlearn
@@ -52,6 +52,22 @@ def test_the_longest_numbers_fit_a_line_of_80_columns(capsys):
     parts = r"epoch 11/11: 100%\|.+\| 1320/1320 \[\d\d:\d\d<00:00, "
     parts += r"loss \d{3}\.\d{3}, accuracy 0\.\d{3}]"
     assert re.fullmatch(parts, last) and len(last) <= 80, last
+
+
+def test_a_text_has_a_label_at_every_position():
+    torch.manual_seed(0)
+    ids = torch.randint(5, (40, 7))
+    model = nn.Sequential(nn.Embedding(5, 5), Transposed())
+    samples = torch.utils.data.DataLoader(TensorDataset(ids, (ids + 1) % 5), 8)
+    history = fit(model, samples, epochs=30, learning_rate=0.1)
+    assert evaluate(model, samples) == 1 and history.accuracy.iloc[-1] == 1
+    difference = nn.functional.cross_entropy(model(ids), (ids + 1) % 5).item()
+    assert history.loss.iloc[-1] == pytest.approx(difference, rel=0.2)
+
+
+class Transposed(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
 
 
 def test_fit_repeats_itself_given_the_seeds():
@@ -221,3 +237,129 @@ def test_models_that_are_not_float32_are_told_to_be_so(dtype):
     for function in (qlearn.schemes.static_fx, lambda m, d: qlearn.sensitivity(m.eval(), d, d)):
         with pytest.raises(ValueError, match=r"weights are torch\.\w+: call float\(\)"):
             function(model.eval(), [(torch.rand(4, 8), labels)])
+
+
+class Elsewhere(nn.Module):
+    """A stand-in for a model on a GPU: it takes inputs on its device only."""
+
+    def __init__(self):
+        super().__init__()
+        self.there = nn.Parameter(torch.empty(1, device="meta"))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.devices = []
+
+    def forward(self, x):
+        self.devices.append(x.device.type)
+        return self.bias.expand(len(x), 3)
+
+
+def test_batches_are_moved_to_the_models_device():
+    samples = data.Samples(torch.rand(70, 4), torch.arange(70) % 3)
+    model = Elsewhere().eval()
+    assert evaluate(model, samples) == pytest.approx(24 / 70)
+    fit(model, samples, epochs=1)
+    table = qlearn.compare({"a": model}, samples.inputs[:2], test=samples, seconds=0.001)
+    model.observer = MinMaxObserver()
+    assert qlearn.calibrate(model.eval(), samples) == 70
+    assert set(model.devices) == {"meta"}
+    assert table.attrs["devices"] == {"a": "meta"} and table.accuracy["a"] > 0.3
+
+
+def test_what_runs_on_an_accelerator_is_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    model = Elsewhere().eval()
+    qlearn.compare({"a": model, "cpu": nn.Linear(4, 3).eval()}, torch.rand(2, 4), seconds=0.001)
+    assert len(waited) == len(model.devices) > 20
+
+
+X, Y = torch.rand(130, 1, 28, 28), torch.arange(130) % 10
+LOADER = torch.utils.data.DataLoader(TensorDataset(X, Y), 32)
+
+
+class Dicts(torch.utils.data.Dataset):
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, index):
+        return {"pixel_values": X[index], "labels": int(Y[index])}
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        TensorDataset(X, Y),
+        data.Samples(X, Y),
+        (X, Y),
+        (X.numpy(), Y.numpy()),
+        [(X, Y.to(torch.int32))],
+        [(X, Y.double())],
+        [(X, Y[:, None])],
+        [(X, Y.tolist())],
+        [(X.numpy()[..., ::-1][..., ::-1], Y.numpy().astype("uint8"))],
+        [{"image": X, "label": Y}],
+        Dicts(),
+        ((x, y) for x, y in LOADER),
+    ],
+)
+def test_whatever_holds_samples_gives_the_same_accuracy(model, samples):
+    assert evaluate(model, samples) == evaluate(model, LOADER)
+
+
+def test_inputs_that_are_not_whole_in_memory_are_right(model):
+    flat = nn.Module()
+    flat.forward = lambda x: model(x.view(-1, 1, 28, 28))
+    turned = X.transpose(2, 3).contiguous().transpose(2, 3)
+    assert evaluate(flat, [(turned, Y)]) == evaluate(model, LOADER)
+    table = qlearn.compare({"flat": flat.eval()}, turned, test=TensorDataset(X, Y), seconds=0.001)
+    assert table.accuracy["flat"] == evaluate(model, LOADER)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (data.DataSet(TensorDataset(X, Y), TensorDataset(X, Y), ("a",)), "give .train or .test"),
+        ([X], "hold no labels"),
+        (X, "hold no labels"),
+        (TensorDataset(X), "hold no labels"),
+        ([(X, Y, Y)], "tuple of 3 parts: give batches of .inputs, labels."),
+        ([(X, nn.functional.one_hot(Y))], "shape .130, 10..*argmax"),
+        ([(X, Y[:5])], "130 inputs have shape .5,."),
+        ([(X, Y + 0.5)], "no whole numbers"),
+        ([(X, ["cat"] * 130)], "no numbers .*number the classes from 0"),
+        ([(X[0], 3)], "single samples .*DataLoader"),
+        ([{"input_ids": X, "attention_mask": X, "labels": Y}], "dict of input_ids, attention_mask"),
+        ([((X, X), Y)], "a tuple: give one tensor"),
+        ([("cat", 1)], "a str: give one tensor"),
+        (7, "a int holds no batches"),
+        ("photos", "a str holds no batches"),
+        (torch.utils.data.StackDataset([X[0], X[0, :, :9]], [0, 1]), "all of one shape"),
+        (torch.utils.data.StackDataset([object(), object()], [0, 1]), "make each input a tensor"),
+    ],
+)
+def test_what_holds_no_labelled_batches_is_refused_in_a_sentence(model, samples, message):
+    for function in (evaluate, lambda m, s: fit(m, s, epochs=1)):
+        with pytest.raises(ValueError, match=message):
+            function(model, samples)
+
+
+def test_fit_shuffles_a_set_and_refuses_what_is_used_up(model):
+    seen = []
+    samples = data.Samples(X[:, :, :1, :1].flatten(1), Y)
+    net = nn.Linear(1, 10)
+    net.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0][:, 0]))
+    fit(net, samples, epochs=2)
+    assert not torch.equal(torch.cat(seen[:3]), torch.cat(seen[3:])), "anew every epoch"
+    with pytest.raises(ValueError, match="does not know its length"):
+        fit(model, (batch for batch in LOADER), epochs=2)
+
+
+@pytest.mark.parametrize("samples", [X, X.numpy(), TensorDataset(X, Y), TensorDataset(X), LOADER])
+def test_calibrate_counts_samples_of_a_tensor_or_a_set(samples):
+    prepared = nn.Sequential(MinMaxObserver(), nn.Identity()).eval()
+    shapes = []
+    prepared.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
+    assert qlearn.calibrate(prepared, samples) == 130
+    assert all(shape[1:] == (1, 28, 28) for shape in shapes)
+    assert qlearn.calibrate(prepared, samples, batches=1) in (32, 64)

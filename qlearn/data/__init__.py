@@ -1,20 +1,26 @@
-"""Data sets: two embedded ones that need no network, your own, and the famous ones.
+"""Data sets: three embedded ones that need no network, your own, and the famous ones.
 
 Every function returns a ``DataSet``: ``train``, ``test`` and the class names.
 """
 
 from qlearn.data.common import DataSet, Samples, loaders
+from qlearn.data.documentation import CONTEXT, PIECES, decode_text, documentation, encode_text
 from qlearn.data.images import digits, image_folder, torchvision_set
 from qlearn.data.text import LANGUAGES, LENGTH, VOCABULARY, encode, phrases, text_csv
 
 __all__ = [
+    "CONTEXT",
     "LANGUAGES",
     "LENGTH",
+    "PIECES",
     "VOCABULARY",
     "DataSet",
     "Samples",
+    "decode_text",
     "digits",
+    "documentation",
     "encode",
+    "encode_text",
     "image_folder",
     "loaders",
     "phrases",

@@ -1,16 +1,23 @@
 """Images: scikit-learn's digits, a folder of your own, and torchvision's famous sets."""
 
-import sys
+import operator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from qlearn.data.common import DataSet, split
+from qlearn.data.image_files import (
+    SUFFIXES,
+    Parts,
+    Photographs,
+    check_images,
+    describe,
+    find_copies,
+    find_files,
+    report_skipped,
+)
 from qlearn.system.cache import home
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 # Name: torchvision's class, and where under the root its files go when copied by hand.
 TORCHVISION = {
@@ -56,41 +63,15 @@ def digits(channels: int = 1) -> DataSet:
     return split(images.repeat(1, channels, 1, 1), raw.target, [str(n) for n in raw.target_names])
 
 
-class Photographs(Dataset):
-    """Image files read one at a time, so that a folder larger than memory can be used.
-
-    An image is turned as its camera noted, scaled to cover ``size`` and cropped at the centre.
-    """
-
-    def __init__(self, files: list[tuple[Path, int]], size: tuple[int, int]) -> None:
-        self.files = files
-        self.size = size
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return one image, 3×height×width float32 in [0, 1], and its label."""
-        from PIL import Image, ImageOps
-        from torchvision.transforms.v2 import functional
-
-        path, label = self.files[index]
-        height, width = self.size
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-        fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
-        return functional.to_dtype(
-            functional.pil_to_tensor(fitted), torch.float32, scale=True
-        ), label
-
-
 def image_folder(
     path: str | Path, size: tuple[int, int] | int, skip_broken: bool = False
 ) -> DataSet:
     """Return your own images: ``path/train/CLASS/*.jpg`` and ``path/test/CLASS/*.jpg``.
 
-    Every image is opened once here, and again, one at a time, when it is used.
+    Every image is opened once here, and again, one at a time, when it is used. 16-bit images and
+    floats in [0, 1] are scaled, transparency is put on white, and of several frames the first is
+    taken. An image that lies in two classes is left out, as is one of ``train`` that is in
+    ``test`` too. What was left out is printed.
 
     Parameters
     ----------
@@ -113,39 +94,64 @@ def image_folder(
     ValueError
         If a class has no images, train and test have different classes, or an image is broken.
     """
-    path = Path(path)
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if min(size) < 1:
-        raise ValueError(f"size is {size}; height and width are at least 1 pixel.")
+    path, size = Path(path), _pair(size)
     classes = _classes(path)
-    files = {
+    found = {
         part: [
             (file, label)
             for label, name in enumerate(classes)
-            for file in sorted((path / part / name).rglob("*"))
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+            for file in find_files(path / part / name)
         ]
         for part in ("train", "test")
     }
-    broken = _broken([file for part in files.values() for file, _ in part])
+    parts = _filter(found, lambda file: file.suffix.lower() in SUFFIXES)
+    broken, digests, moving = check_images(file for pairs in parts.values() for file, _ in pairs)
     if broken and not skip_broken:
         raise ValueError(
-            f"{_named(broken)} cannot be read; mend or remove what is broken, or leave it out "
+            f"{describe(broken)} cannot be read; mend or remove what is broken, or leave it out "
             "with skip_broken=True."
         )
-    if broken:
-        print(f"Skipped: {_named(broken)} cannot be read.")
-    good = {
-        part: [pair for pair in pairs if pair[0] not in broken] for part, pairs in files.items()
-    }
-    for part, pairs in good.items():
+    parts = _filter(parts, lambda file: file not in broken)
+    copies = find_copies(parts, digests)
+    others = _filter(found, lambda file: file.suffix.lower() not in SUFFIXES)
+    report_skipped(path, others, broken, copies, moving)
+    left_out = set().union(*copies.values())
+    parts = _filter(parts, lambda file: file not in left_out)
+    _check_filled(parts, path, classes)
+    return DataSet(Photographs(parts["train"], size), Photographs(parts["test"], size), classes)
+
+
+def _filter(parts: Parts, keep: Callable[[Path], bool]) -> Parts:
+    return {part: [pair for pair in pairs if keep(pair[0])] for part, pairs in parts.items()}
+
+
+def _pair(size: tuple[int, int] | int) -> tuple[int, int]:
+    """Return height and width, or say that they are none."""
+    try:
+        pair = (size, size) if not isinstance(size, tuple | list) else tuple(size)
+        height, width = (operator.index(side) for side in pair)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"size is {size!r}; give whole numbers of pixels, as 64 or (height, width)."
+        ) from error
+    if min(height, width) < 1:
+        raise ValueError(f"size is {size}; height and width are at least 1 pixel.")
+    return height, width
+
+
+def _check_filled(parts: Parts, path: Path, classes: tuple[str, ...]) -> None:
+    for part, pairs in parts.items():
+        held = {label for _, label in pairs}
         for label, name in enumerate(classes):
-            if label not in {held for _, held in pairs}:
+            if label not in held:
                 raise ValueError(
-                    f"The class folder {path / part / name} holds no readable image "
+                    f"The class folder {path / part / name} holds no readable image of its own "
                     f"({', '.join(SUFFIXES)}); add some, or remove the class from train and test."
                 )
-    return DataSet(Photographs(good["train"], size), Photographs(good["test"], size), classes)
+
+
+def _files_in(path: Path) -> list[Path]:
+    return [entry for entry in path.iterdir() if entry.is_file() and entry.name[0] != "."]
 
 
 def _folders(path: Path) -> set[str]:
@@ -181,29 +187,6 @@ def _classes(path: Path) -> tuple[str, ...]:
             f"{path / 'train'} holds {len(train)} class folders; a classifier needs at least 2."
         )
     return tuple(sorted(train))
-
-
-def _broken(files: list[Path]) -> dict[Path, None]:
-    """Return the files that do not decode to the end, in order."""
-    from PIL import Image
-    from tqdm import tqdm
-
-    broken = {}
-    # Decoding thousands of photographs takes a while: the bar appears when it takes over 2 s.
-    for file in tqdm(files, desc="checking images", delay=2, ncols=80, file=sys.stdout):
-        try:
-            with Image.open(file) as image:
-                image.load()
-        # Pillow raises OSError for most damage, and these for some damaged headers.
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-            broken[file] = None
-    return broken
-
-
-def _named(files: dict[Path, None]) -> str:
-    first = ", ".join(str(file) for file in list(files)[:3])
-    more = ", …" if len(files) > 3 else ""
-    return f"{len(files)} image{'s' if len(files) > 1 else ''} ({first}{more})"
 
 
 def torchvision_set(name: str, root: str | Path | None = None) -> DataSet:

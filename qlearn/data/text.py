@@ -1,17 +1,16 @@
 """Texts as character ids: phrases from Babel's CLDR, and a CSV of your own."""
 
+import itertools
+import math
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from qlearn.data.common import DataSet, split
-
-if TYPE_CHECKING:
-    from pandas import Series
+from qlearn.data.csv_file import read_rows
 
 LENGTH = 32
 
@@ -104,15 +103,19 @@ def text_csv(
     test_share: float = 0.2,
     length: int = 64,
     seed: int = 0,
+    sep: str | None = None,
+    encoding: str | None = None,
 ) -> DataSet:
     """Return your own texts from a CSV file (also ``.csv.gz``), as character ids.
 
     The alphabet is the one of ``phrases()``, so ``encode(text, length)`` and ``VOCABULARY`` fit.
+    A text that comes twice is kept once, and one that comes with two labels is left out: no text
+    is in both train and test. What was left out is printed.
 
     Parameters
     ----------
     path
-        A UTF-8 CSV file.
+        A CSV file.
     text, label
         Columns: both names, or, for a file without a header line, both positions from 0.
     test_share
@@ -121,70 +124,115 @@ def text_csv(
         Characters kept of each text.
     seed
         Fixes the split.
+    sep
+        What stands between columns; a comma when None.
+    encoding
+        Of the file, as Python names it ("cp1252", "utf-16" …); UTF-8 when None.
 
     Returns
     -------
     DataSet
-        ``length`` character ids, int64, padded on the left with 0; classes are the labels, sorted.
+        ``length`` character ids, int64, padded on the left with 0; classes are the labels without
+        spaces around them, sorted, as numbers if all are numbers.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a CSV, a column is missing, a text or label is empty, or the classes
-        cannot be split.
+        If the file is not a CSV of that encoding, a column is missing, a row has too many or too
+        few, a text or label is empty, most characters are not Latin, or the classes cannot be
+        split.
     """
     if not 0 < test_share < 1:
         raise ValueError(f"test_share is {test_share}; choose a share between 0 and 1, say 0.2.")
-    texts, labels = _read(Path(path), text, label)
-    classes = sorted(labels.unique())
-    counts = labels.value_counts()
-    if len(classes) < 2:
-        raise ValueError(
-            f"All rows of {path} have the label {classes[0]!r}; a classifier needs at least 2 "
-            "classes, so check the label column."
-        )
-    if counts.min() < 2:
-        raise ValueError(
-            f"The class {counts.idxmin()!r} of {path} has only 1 row; it needs at least 2, one to "
-            "train and one to test."
-        )
-    if min(test_share, 1 - test_share) * len(labels) < len(classes):
-        raise ValueError(
-            f"test_share {test_share} of {len(labels)} rows leaves fewer than one row for each of "
-            f"{len(classes)} classes; add rows, or choose a share nearer to 0.5."
-        )
-    ids = torch.stack([encode(entry, length) for entry in texts])
-    index = {name: number for number, name in enumerate(classes)}
-    return split(ids, labels.map(index).tolist(), [str(c) for c in classes], test_share, seed)
+    if length < 1:
+        raise ValueError(f"length is {length}; keep at least 1 character of each text.")
+    rows = read_rows(Path(path), text, label, sep, encoding)
+    names = _name_labels([row[1] for row in rows])
+    texts = [encode(row[0], length) for row in rows]
+    _check_alphabet(path, texts)
+    kept = _deduplicate(path, texts, names)
+    labels = [names[row] for row in kept]
+    left = Counter(labels)
+    _check_classes(path, {name: left[name] for name in sorted(set(names))}, test_share)
+    ids = torch.stack([texts[row] for row in kept])
+    numbers = all(_number(name) is not None for name in labels)
+    classes = sorted(set(labels), key=_number if numbers else None)
+    return split(ids, [classes.index(name) for name in labels], classes, test_share, seed)
 
 
-def _read(path: Path, text: str | int, label: str | int) -> tuple["Series", "Series"]:
-    """Return the CSV's texts and labels, none of them empty, or say what is wrong."""
-    import pandas
-
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path.absolute()}; check the path of the CSV.")
-    positions = isinstance(text, int) and isinstance(label, int)
+def _number(name: str) -> float | None:
     try:
-        # keep_default_na: "NA" and "None" are texts like any other; only an empty field is empty.
-        rows = pandas.read_csv(path, header=None if positions else 0, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as CSV: {str(error).strip()}.") from error
-    for column in (text, label):
-        if column not in rows.columns:
-            raise ValueError(
-                f"{path} has no column {column!r}; its columns are "
-                f"{', '.join(repr(name) for name in rows.columns)}."
-            )
-    if rows.empty:
-        raise ValueError(f"{path} holds no rows; give it some texts and labels.")
-    filled = rows[[text, label]].astype(str).apply(lambda column: column.str.strip())
-    empty = rows.index[(filled == "").any(axis=1)]
-    if len(empty):
+        value = float(name)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _name_labels(labels: list[str]) -> list[str]:
+    """Return the class of each row; among numbers, 1 and 1.0 are one class."""
+    labels = [unicodedata.normalize("NFC", label) for label in labels]
+    numbers = [_number(label) for label in labels]
+    if None not in numbers:
+        return [f"{number:.15g}" for number in numbers]
+    names = set(labels)
+    alike = sorted(names, key=lambda name: (name.casefold(), name))
+    same = [pair for pair in itertools.pairwise(alike) if pair[0].casefold() == pair[1].casefold()]
+    if same:
+        first, second = same[0]
+        print(f"Notice: {first!r} and {second!r} are two classes; write them alike if not meant.")
+    return labels
+
+
+def _check_alphabet(path: str | Path, texts: list[Tensor]) -> None:
+    """Refuse texts of another alphabet, which would all look the same, and count single ones."""
+    ids = torch.stack(texts)
+    strange, known = (ids == UNKNOWN).sum(1), (ids > UNKNOWN).sum(1)
+    share = strange.sum() / (strange + known).sum()
+    if share > 0.5:
         raise ValueError(
-            f"{len(empty)} rows of {path} have no text or no label (the first is row "
-            f"{empty[0] + 1} of the data); fill them in or remove them."
+            f"{share:.0%} of the characters in the texts of {path} are outside the Latin alphabets "
+            "of encode() and would all become id 1: transliterate the texts, or check encoding=."
         )
-    return filled[text], rows[label]
+    if count := int((strange > known).sum()):
+        print(f"Notice: {count} texts of {path} are mostly outside the Latin alphabets (id 1).")
+
+
+def _deduplicate(path: str | Path, texts: list[Tensor], names: list[str]) -> list[int]:
+    """Return the rows to keep, so that no text is in train and test, and print what is not."""
+    rows: dict[tuple, list[int]] = {}
+    for row, ids in enumerate(texts):
+        rows.setdefault(tuple(ids.tolist()), []).append(row)
+    clear = [same for same in rows.values() if len({names[row] for row in same}) == 1]
+    kept = [same[0] for same in clear]
+    repeated = sum(map(len, clear)) - len(kept)
+    mixed = len(texts) - sum(map(len, clear))
+    if repeated or mixed:
+        print(
+            f"Left out of {path}: {repeated} rows whose text (in the characters kept) came before, "
+            f"{mixed} whose text has several labels."
+        )
+    return sorted(kept)
+
+
+def _check_classes(path: str | Path, counts: dict[str, int], test_share: float) -> None:
+    """Refuse what cannot be split into train and test."""
+    if len(counts) < 2:
+        raise ValueError(
+            f"All rows of {path} have the label {next(iter(counts))!r}; a classifier needs at "
+            "least 2 classes, so check the label column."
+        )
+    name, least = min(counts.items(), key=lambda item: item[1])
+    if least < 2:
+        raise ValueError(
+            f"The class {name!r} of {path} has only {least} row{'s' * (least != 1)} of its "
+            "own; it needs at least 2, one to train and one to test. (If it is the header "
+            "line, name the columns.)"
+        )
+    rows = sum(counts.values())
+    if min(test_share, 1 - test_share) * rows < len(counts):
+        raise ValueError(
+            f"test_share {test_share} of {rows} rows leaves fewer than one row for each of "
+            f"{len(counts)} classes; add rows, or choose a share nearer to 0.5."
+        )

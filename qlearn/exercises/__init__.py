@@ -8,6 +8,7 @@ carries code of the author.
 from qlearn.exercises.conditions import under
 from qlearn.exercises.keeping import output_of
 from qlearn.exercises.reading import Answer, answers
+from qlearn.exercises.run import draw, start
 from qlearn.exercises.writing import submit
 
-__all__ = ["Answer", "answers", "output_of", "submit", "under"]
+__all__ = ["Answer", "answers", "draw", "output_of", "start", "submit", "under"]

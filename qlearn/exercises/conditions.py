@@ -1,5 +1,6 @@
 """Under which conditions numbers were measured: they travel with an answer, and are set again."""
 
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,19 +11,27 @@ from qlearn.system.machine_load import usable_cores
 
 
 def conditions_of(thing: Any) -> dict[str, Any]:
-    """Return threads, quantized engine and PyTorch's version that a number was measured with.
+    """Return threads, engine, processor and PyTorch's version that something was made with.
 
     Parameters
     ----------
     thing
-        A table or row of `compare`, which says so itself; for anything else the present settings.
+        A table or row of `compare`, which says so itself, or a dict of such; for anything else
+        the present settings.
     """
-    said = getattr(thing, "attrs", {})
+    parts = [thing, *thing.values()] if isinstance(thing, Mapping) else [thing]
+    said = next((part.attrs for part in parts if getattr(part, "attrs", None)), {})
     return {
         "threads": said.get("threads", torch.get_num_threads()),
         "engine": said.get("engine", torch.backends.quantized.engine),
+        "processor": processor(),
         "torch": torch.__version__,
     }
+
+
+def processor() -> str:
+    """Return the architecture and the widest instructions that PyTorch uses, as "x86_64 AVX2"."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 @contextmanager

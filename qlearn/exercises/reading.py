@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qlearn.exercises import run
 from qlearn.system.errors import name_error
 
 FOLDER = "answers"  # beside the notebook
 LIMIT_MB = 100
 VALUE, MADE_WITH = "value", "made_with"  # what the file of a table, number or text holds
+TABLE = {"columns", "index", "data"}  # what stands there of a DataFrame
 KINDS = {
     ".pt": "TorchScript",
     ".ptl": "TorchScript for the lite interpreter",
@@ -19,6 +21,9 @@ KINDS = {
     ".onnx": "ONNX model",
     ".json": "table",
 }
+PLAIN = {str: "text", bool: "truth value", int: "number", float: "number", list: "list"}
+RECORD = "extra/made_with.json"  # in the archive of a TorchScript file
+RECORD_BYTES = 10_000
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,15 @@ class Answer:
     @property
     def kind(self) -> str:
         """What the file holds, in words."""
-        return KINDS[self.path.suffix]
+        if self.path.suffix != ".json":
+            return KINDS[self.path.suffix]
+        try:
+            value = _parts(self.path)[VALUE]
+        except (OSError, ValueError, RecursionError):
+            return KINDS[".json"]
+        if isinstance(value, dict):
+            return "table" if value.keys() == TABLE else "dict"
+        return PLAIN.get(type(value), "missing value")
 
     @property
     def size_mb(self) -> float:
@@ -58,26 +71,31 @@ class Answer:
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """Threads, engine and version under which a table was measured; empty if it says none.
+        """Threads, engine, processor and version that it was made with; empty if it says none.
 
         Whoever wrote the file could write anything here: `under` sets what can be set.
         """
-        if self.path.suffix != ".json":
-            return {}
         try:
-            record = _parts(self.path)[MADE_WITH]
-        except (OSError, ValueError, RecursionError):
+            if self.path.suffix == ".json":
+                record = _parts(self.path)[MADE_WITH]
+            else:
+                record = _record_of_archive(self.path)
+        except (OSError, ValueError, RecursionError, RuntimeError):
             return {}
         return record if isinstance(record, dict) else {}
 
 
 class Answers(dict[str, Answer]):
-    """Answers by name; one that is missing, or there in two files, is explained."""
+    """Answers by name; one that is missing, of an earlier run or in two files is explained."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         """Take files, each named as its answer; of two for one answer none counts."""
         self.files: dict[str, list[Path]] = {}
+        self.earlier: set[str] = set()
         for path in files:
+            if not run.counts(path.stem):
+                self.earlier.add(path.stem)
+                continue
             self.files.setdefault(path.stem, []).append(path)
         single = {name: paths[0] for name, paths in self.files.items() if len(paths) == 1}
         super().__init__({name: Answer(name, path) for name, path in single.items()})
@@ -90,6 +108,11 @@ class Answers(dict[str, Answer]):
                 f"There are several files for the answer {name!r}, {names}: remove all but one, "
                 f"or hand it in again with qlearn.submit({name!r}, …), which does so."
             )
+        if name in self.earlier:
+            raise AssertionError(
+                f"The answer {name!r} is of an earlier run of the notebook: run its work cell, "
+                f"which ends with qlearn.submit({name!r}, …), again."
+            )
         raise AssertionError(
             f"There is no answer {name!r} yet: run the work cell that ends with "
             f"qlearn.submit({name!r}, …)."
@@ -97,7 +120,7 @@ class Answers(dict[str, Answer]):
 
 
 def answers(folder: str | Path = FOLDER) -> Answers:
-    """Return what has been handed in, by name.
+    """Return what has been handed in, by name: since `start`, where this process called it.
 
     Parameters
     ----------
@@ -114,11 +137,22 @@ def _parts(path: Path) -> dict[str, Any]:
     return data if whole else {VALUE: data, MADE_WITH: {}}
 
 
+def _record_of_archive(path: Path) -> Any:
+    from qlearn.exercises.untrusted.archives import open_archive
+
+    if path.suffix not in (".pt", ".ptl"):
+        return {}
+    reader = open_archive(path)
+    if not reader.has_record(RECORD) or reader.get_record_size(RECORD) > RECORD_BYTES:
+        return {}
+    return json.loads(reader.get_record(RECORD))
+
+
 def _load_json(path: Path) -> Any:
     import pandas as pd
 
     value = _parts(path)[VALUE]
-    if isinstance(value, dict) and value.keys() == {"columns", "index", "data"}:
+    if isinstance(value, dict) and value.keys() == TABLE:
         return pd.DataFrame(**value)
     return value
 

@@ -3,24 +3,30 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qlearn.exercises import run
 from qlearn.exercises.conditions import conditions_of
-from qlearn.exercises.reading import (
-    FOLDER,
-    KINDS,
-    LIMIT_MB,
-    MADE_WITH,
-    VALUE,
-    Answer,
-)
+from qlearn.exercises.reading import FOLDER, KINDS, LIMIT_MB, MADE_WITH, RECORD, VALUE, Answer
 from qlearn.system.errors import explain, name_error
 from qlearn.training import require_logits
+
+# What cannot be handed in as it is, by the name of its class.
+REMEDIES = {
+    "Tensor": "hand in a model, or its tolist()",
+    "ndarray": "hand in its tolist()",
+    "Index": "hand in its tolist()",
+    "Series": "hand in its tolist(), or give its rows texts as names",
+    "set": "hand in a list of what is in it",
+    "frozenset": "hand in a list of what is in it",
+    "DataFrame": "hand it in under a name of its own",
+}
 
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
@@ -34,9 +40,9 @@ def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) 
         Lower-case letters, digits and underscores.
     thing
         A module in eval mode, a scripted or traced module, an exported program, the path of a
-        ``.pte``, ``.ptl``, ``.pt``, ``.pt2`` or ``.onnx`` file; or a table: a DataFrame or a
-        row of one, a dict, a list, a number or a text. With a table goes a record of threads and
-        quantized engine, those of `compare` where it comes from there.
+        ``.pte``, ``.ptl``, ``.pt``, ``.pt2`` or ``.onnx`` file (a text that ends so is one too);
+        or a table: a DataFrame or a row of one, a dict, a list, a number or a text. With it goes
+        a record of threads and quantized engine, those of `compare` where it comes from there.
     example_inputs
         A tensor or a tuple of arguments; needed for a module.
 
@@ -59,6 +65,8 @@ def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) 
     temporary = folder / f".{name}.{os.getpid()}{suffix}"
     try:
         write(temporary)
+        if suffix in (".pt", ".ptl"):
+            _add_record(temporary)
         _verify(name, temporary, example_inputs, expected)
         path = folder / f"{name}{suffix}"
         for old in folder.glob(f"{name}.*"):
@@ -67,6 +75,7 @@ def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) 
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    run.note(name)
     answer = Answer(name, path)
     print(f"Handed in {name!r}: {answer.kind}, {answer.size_mb:.3g} MB.")
     return answer
@@ -80,13 +89,16 @@ def _form(
         return ".pt2", lambda path: _save_program(thing, path), None
     if isinstance(thing, nn.Module):
         return _form_of_module(name, thing, example_inputs)
-    if isinstance(thing, os.PathLike):
-        thing = Path(thing)
-        if thing.suffix not in KINDS or not thing.exists():
+    if isinstance(thing, os.PathLike) or (
+        isinstance(thing, str) and Path(thing).suffix in KINDS and "\n" not in thing
+    ):
+        file = Path(thing)
+        if file.suffix not in KINDS or not file.is_file():
             raise ValueError(
-                f"{thing} cannot be handed in: name a file that exists, of {[*KINDS]}."
+                f"{name!r} cannot be the file {file}: name one that exists and ends in "
+                f"{', '.join(KINDS)}."
             )
-        return thing.suffix, lambda path: shutil.copyfile(thing, path), None
+        return file.suffix, lambda path: shutil.copyfile(file, path), None
     text = _as_json(name, thing)
     return ".json", lambda path: path.write_text(text, encoding="utf-8"), None
 
@@ -179,21 +191,48 @@ def _is_torchao(model: nn.Module) -> bool:
 def _as_json(name: str, thing: Any) -> str:
     import pandas as pd
 
-    value = json.loads(thing.to_json(orient="split")) if isinstance(thing, pd.DataFrame) else thing
-    try:
-        return json.dumps({VALUE: value, MADE_WITH: conditions_of(thing)}, default=_plain)
-    except (TypeError, ValueError, AttributeError, RuntimeError):
-        raise ValueError(
-            f"{name!r} is a {type(thing).__name__}, which cannot be handed in: give a model with "
-            "example_inputs, a DataFrame, or plain numbers, texts, lists and dicts."
-        ) from None
+    if isinstance(thing, pd.DataFrame):
+        try:
+            value = json.loads(thing.to_json(orient="split"))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"The table {name!r} cannot be written ({name_error(error)}): let its cells hold "
+                "plain numbers and texts."
+            ) from None
+    else:
+        value = _plain(thing, name)
+    return json.dumps({VALUE: value, MADE_WITH: conditions_of(thing)})
 
 
-def _plain(value: Any) -> Any:
-    """Return a row of a table as a dict, and a number of NumPy or PyTorch as Python's."""
+def _plain(value: Any, place: str) -> Any:
+    """Return what JSON can hold, or say where something stands that it cannot."""
     import pandas as pd
 
-    return value.to_dict() if isinstance(value, pd.Series) else value.item()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, pd.Series) and all(isinstance(key, str) for key in value.index):
+        value = value.to_dict()  # a row of a table
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part, f"{place}[{key!r}]") for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part, f"{place}[{number}]") for number, part in enumerate(value)]
+    single = getattr(value, "ndim", None) == 0 or isinstance(value, Tensor) and value.numel() == 1
+    if single and isinstance(value.item(), bool | int | float | str):  # of NumPy or PyTorch
+        return value.item()
+    kind = next((k.__name__ for k in type(value).__mro__ if k.__name__ in REMEDIES), "")
+    remedy = REMEDIES.get(kind) or (
+        "give a model with example_inputs, a DataFrame, or plain numbers, texts, lists and dicts"
+    )
+    raise ValueError(f"{place} is a {type(value).__name__}, which cannot be handed in: {remedy}.")
+
+
+def _add_record(path: Path) -> None:
+    """Write into an archive of TorchScript under which engine it was made, unless it says so."""
+    with zipfile.ZipFile(path, "a") as archive:
+        names = archive.namelist()
+        root = names[0].split("/")[0] if names else ""
+        if f"{root}/{RECORD}" not in names:
+            archive.writestr(f"{root}/{RECORD}", json.dumps(conditions_of(None)))
 
 
 def _verify(name: str, path: Path, example_inputs: Tensor | tuple | None, expected: Any) -> None:

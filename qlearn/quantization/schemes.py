@@ -29,7 +29,7 @@ from qlearn.quantization.pt2e import (
     require_agreement,
 )
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
-from qlearn.quantization.weight_only import int4_packed
+from qlearn.quantization.weight_only import int4_calibrated, int4_packed
 from qlearn.system.errors import explained
 from qlearn.training import fit, require_float32, require_logits
 
@@ -233,6 +233,8 @@ ALL: dict[str, Scheme] = {
     "int8_weights_torchao": _with(torchao, config="Int8WeightOnlyConfig"),
     "int4_weights_torchao": _with(torchao, config="Int4WeightOnlyConfig", group_size=32),
     "int4_weights_packed": _explaining(int4_packed),
+    "gptq": _with(int4_calibrated, method="gptq"),
+    "awq": _with(int4_calibrated, method="awq"),
     "int8_qat": _with(qat, bits=8),
     "int4_qat": _with(qat, bits=4),
 }

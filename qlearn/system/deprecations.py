@@ -1,8 +1,8 @@
 """The one place where the course silences deprecation warnings, and says why.
 
 PyTorch's legacy quantization API, TorchScript and the quantized dtypes ``quint8``, ``qint8`` and
-``qint32`` work in the pinned release and warn on nearly every call. Lesson 05 shows the warnings
-once.
+``qint32`` work in the pinned release and warn on nearly every call. Lesson 00 shows one
+of the warnings.
 """
 
 import logging

@@ -150,9 +150,11 @@ def explained(what: str) -> Iterator[None]:
 
 
 def name_error(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message, at most 160 characters."""
-    lines = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()
-    said = textwrap.shorten(lines[0], 160, placeholder=" …") if lines else "no message"
+    """Return an exception's type and the line of its message that says why, cut after 160."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines() or ["no message"]
+    # TorchScript puts its trace first, and the reason last.
+    reason = lines[-1].removeprefix("RuntimeError: ") if "TorchScript" in lines[0] else lines[0]
+    said = textwrap.shorten(reason, 160, placeholder=" …")
     return f"{type(error).__name__}: {said.rstrip('.:')}"
 
 

@@ -12,6 +12,11 @@ import runner
 
 EXERCISE = "ex1_resnet_dynamic"
 RATIO = ["speedup", "speedup_low", "speedup_high"]
+VERDICT = """
+row = table.loc["int8"]
+verdict = "faster" if row.speedup_low > 1 else "slower" if row.speedup_high < 1 else "same"
+qlearn.submit("verdict", verdict)
+"""
 ALL_OF_2 = {"test-2": 2, "test-2-hidden": 2}
 ALL_OF_3 = {"test-3": 1, "test-3-share": 1, "test-3-skipped": 2}
 ALL_OF_4 = {"test-4": 1, "test-4-share": 1, "test-4-speedup": 1}
@@ -49,7 +54,8 @@ torch.backends.quantized.engine = "onednn"
 resnet_int8 = quantize_dynamic(resnet, {nn.Linear})
 qlearn.submit("resnet_int8", resnet_int8, batch)
 """
-BY_HAND = """
+BY_HAND = (
+    """
 import time
 from pathlib import Path
 def seconds(model):
@@ -69,17 +75,24 @@ slow, fast = zip(*pairs)
 columns = ["size_mb", "latency_ms", "accuracy", "speedup", "speedup_low", "speedup_high", "mode"]
 rows = [row(resnet, "fp32.bin", slow, [1, 1, 1]),
         row(resnet_int8, "int8.bin", fast, [ratios[7], ratios[1], ratios[-2]])]
-qlearn.submit("table", pd.DataFrame(rows, columns=columns, index=["fp32", "int8"]))
+table = pd.DataFrame(rows, columns=columns, index=["fp32", "int8"])
+qlearn.submit("table", table)
 """
+    + VERDICT
+)
 ROUNDED = """
-found = [[45, 7.0, 0.99, 1], [45, 7.0, 0.99, 1]]
-columns = ["size_mb", "latency_ms", "accuracy", "speedup"]
+found = [[45, 7.0, 0.99, 1, 1, 1], [45, 7.0, 0.99, 1, 1, 1]]
+columns = ["size_mb", "latency_ms", "accuracy", "speedup", "speedup_low", "speedup_high"]
 qlearn.submit("table", pd.DataFrame(found, columns=columns, index=["fp32", "int8"]))
+qlearn.submit("verdict", "same")
 """
-TWO_THREADS = """
+TWO_THREADS = (
+    """
 table = qlearn.compare({"fp32": resnet, "int8": resnet_int8}, batch, test, threads=2, seconds=0.2)
 qlearn.submit("table", table)
 """
+    + VERDICT
+)
 WEIGHTS_ONLY = """
 from collections import Counter
 share = resnet.fc.weight.numel() / sum(p.numel() for p in resnet.parameters())
@@ -130,7 +143,7 @@ RIGHT = {
     },
     "traced, asked for convolutions too": {
         "work-1": TRACED,
-        "work-4": changed("candidates", "candidates = candidates[::-1].round(4).assign(note='')"),
+        "work-4": changed("candidates", "candidates = candidates[::-1].assign(note='')"),
         "work-5": choose(speedup="table.at['fp32', 'latency_ms'] / table.at['int8', 'latency_ms']"),
     },
     "one layer exchanged by hand, whole numbers": {
@@ -199,15 +212,95 @@ qlearn.submit("resnet_int8", quantize_dynamic(stranger, {nn.Linear}), batch)
 """,
             "work-5": choose(pays="quantize_dynamic(model, {'1'})"),
         },
-        {"test-1": 2, "test-1-hidden": 1, "test-2": 2, "test-5": 1},
+        {"test-1": 2, "test-1-hidden": 1, "test-2": 2, **ALL_OF_5},
     ),
     "latencies and sizes that were hoped for": (
         {
-            "work-2": changed("table", f"table.loc['int8', {RATIO}] = [900, 1000, 1100]"),
-            "work-4": changed("candidates", f"candidates.loc['small_cnn', {RATIO}] = 1000"),
+            "work-2": changed(
+                "table", f"table.loc['int8', {RATIO}] = [1000, 900, 1100]\n{VERDICT}"
+            ),
+            "work-4": changed(
+                "candidates",
+                f"candidates.loc['mixed', {RATIO}] = 1000\n"
+                "candidates.loc['mixed', 'verdict'] = 'faster'",
+            ),
             "work-5": choose(speedup="{'speedup': 1e4, 'speedup_low': 9e3, 'speedup_high': 2e4}"),
         },
         {"test-2-hidden": 2, "test-4-speedup": 1, "test-5-hidden": 2},
+    ),
+    "the promise: ten times as fast; a row that was made up": (
+        {
+            "work-2": changed(
+                "table",
+                f"table.loc['int8', {RATIO}] = [10, 9, 11]\n"
+                f"table.loc['int8', 'latency_ms'] = table.at['fp32', 'latency_ms'] / 10\n{VERDICT}",
+            ),
+            "work-4": changed(
+                "candidates",
+                f"candidates.loc['wide', {RATIO}] = [0.04, 0.03, 0.05]\n"
+                "candidates.loc['wide', 'verdict'] = 'slower'",
+            ),
+        },
+        {"test-2-hidden": 2, "test-4-speedup": 1},
+    ),
+    "a verdict against its interval": (
+        {
+            "work-2": changed("verdict", "verdict = 'faster'")
+            + changed("table", f"table.loc['int8', {RATIO}] = [1, 0.9, 1.1]"),
+            "work-4": changed("candidates", "candidates['verdict'] = 'twice as fast'"),
+        },
+        {"test-2": 2, "test-4": 1},
+    ),
+    "a neighbour's model": (
+        {
+            "work-4": changed(
+                "candidates",
+                "from qlearn.exercises import draw, random_models\n"
+                "theirs = random_models.mixed_cnn(**draw('ex1', 'a neighbour'))\n"
+                "own = random_models.mixed_cnn(**mine)\n"
+                "def part(model):\n"
+                "    numbers = qlearn.models.count_parameters\n"
+                "    return sum(map(numbers, (model[5], model[7]))) / numbers(model)\n"
+                "assert abs(part(own) - part(theirs)) > 0.05\n"
+                "candidates.loc['mixed', 'share'] = part(theirs)\n"
+                "candidates.loc['mixed', 'size_ratio'] = 1 / (1 - 0.75 * part(theirs))",
+            ),
+        },
+        {"test-4-share": 1},
+    ),
+    "a float layer in a quantized one's clothes, a layer that is never called": (
+        {
+            "work-1": """
+import sys, types
+from torch.ao.quantization import quantize_dynamic
+module = types.ModuleType("my.quantized.dynamic")
+class Linear(nn.Linear):
+    pass
+Linear.__module__ = "my.quantized.dynamic"
+import copy
+dressed = copy.deepcopy(resnet)
+dressed.fc.__class__ = Linear
+qlearn.submit("resnet_int8", torch.jit.trace(dressed, batch), batch)
+""",
+            "work-5": """
+from torch.ao.quantization import quantize_dynamic
+model, inputs = models["wide"]
+class Decoy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.real = model
+        self.spare = quantize_dynamic(nn.Sequential(nn.Linear(784, 10)).eval(), {nn.Linear})
+    def forward(self, x):
+        if x.size(0) == 77777:
+            return self.spare(x.flatten(1))
+        return self.real(x)
+qlearn.submit("choice", "wide")
+qlearn.submit("pays", torch.jit.script(Decoy().eval()), inputs)
+qlearn.submit("speedup", 1.0)
+""",
+        },
+        # Nothing became faster, and that is what is handed in.
+        {"test-1": 2, "test-1-hidden": 1, **ALL_OF_5},
     ),
     "the size of the promise, share in per cent": (
         {
@@ -230,7 +323,7 @@ qlearn.submit("resnet_int8", quantize_dynamic(stranger, {nn.Linear}), batch)
         {
             "work-2": changed("table", "table = table.rename(columns={'latency_ms': 'seconds'})"),
             "work-3": changed("skipped", "skipped = {'Conv3d': 20}"),
-            "work-4": changed("candidates", "candidates = candidates.drop(index='small_cnn')"),
+            "work-4": changed("candidates", "candidates = candidates.drop(index='mixed')"),
         },
         {**ALL_OF_2, "test-3": 1, "test-3-skipped": 2, **ALL_OF_4},
     ),
@@ -241,7 +334,7 @@ qlearn.submit("resnet_int8", quantize_dynamic(stranger, {nn.Linear}), batch)
             "work-4": "qlearn.submit('candidates', [1, 2, 3])",
             "work-5": "qlearn.submit('choice', ['wide']); qlearn.submit('speedup', None)",
         },
-        {"test-2-hidden": 2, **ALL_OF_3, **ALL_OF_4, **ALL_OF_5},
+        {**ALL_OF_2, **ALL_OF_3, **ALL_OF_4, **ALL_OF_5},
     ),
     "unreadable and empty files": (
         {
@@ -266,6 +359,8 @@ qlearn.submit("resnet_int8", quantize_dynamic(stranger, {nn.Linear}), batch)
 
 # Each test cell and each kind of fault once.
 DECISIVE = {
+    "the promise: ten times as fast; a row that was made up",
+    "a float layer in a quantized one's clothes, a layer that is never called",
     "FX, weights only",
     "the float model, renamed",
     "a ResNet that was never trained, one of five layers quantized",

@@ -10,7 +10,7 @@ import pytest
 import runner
 
 EXERCISE = "ex2_lstm_static"
-CELLS = tuple(f"work-{part}" for part in range(1, 7))
+CELLS = (*(f"work-{part}" for part in range(1, 7)), "work-clinic")
 STATIC = ("test-2", "hidden-2")
 # What needs a static LSTM in the answer "static", besides Part 2.
 COUNTS = ("hidden-5", "test-6", "hidden-6")
@@ -208,6 +208,28 @@ Path("answers/NAME.pt").unlink()
 """
 TRACED = static().replace("result, ids", "torch.jit.trace(result, ids), ids")
 UNCALIBRATED = static().replace("    prepared(batch)", "    pass")
+FLOAT16 = DYNAMIC.replace("nn.Linear})", "nn.Linear}, dtype=torch.float16)").replace(
+    "NAME", "dynamic"
+)
+# One layer after it was converted: everything else is calibrated.
+ONE_SCALE = static().replace(
+    "qlearn.submit", "result.fc.scale, result.fc.zero_point = 1.0, 64\nqlearn.submit"
+)
+BLANKS = static().replace("prepared(batch)", "prepared(torch.zeros_like(batch))")
+FLAT = """
+class Flat(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, ids):
+        return self.inner(ids)[:, :0]
+
+
+result = Flat(result).eval()
+qlearn.submit"""
+NO_ELEMENTS = static().replace("qlearn.submit", FLAT)
+TEXTS = CONTRARY.replace("CHANGE", 'said["static_over_float"] = ["3.2", "2", "1"]')
 GUESSED = 'qlearn.submit("rule", {"per_character": 1, "fixed": 0})'
 
 RIGHT = {
@@ -281,7 +303,29 @@ WRONG = {
     "a table with other columns": ({"work-4": OTHER_COLUMNS}, TABLE),
     "another exercise's model": (
         {"work-4": OTHER_EXERCISE},
-        ("test-4-dynamic", *TABLE, "test-6"),
+        ("test-4-dynamic", *TABLE, "hidden-5", "test-6"),
+    ),
+    "16-bit floats for int8": ({"work-4": FLOAT16 + REMEASURE}, ("test-4-dynamic",)),
+    "one scale is 1": ({"work-2": ONE_SCALE, "work-4": REMEASURE}, STATIC),
+    "calibrated with blanks": ({"work-2": BLANKS, "work-4": REMEASURE}, STATIC),
+    "an output without elements": (
+        {"work-2": NO_ELEMENTS},
+        (*STATIC, "hidden-4", "test-4-table", "hidden-5", "test-6", "hidden-6"),
+    ),
+    "numbers as texts": ({"work-5": TEXTS}, ("test-5",)),
+    "times of a row that nobody asks about": (
+        {
+            "work-5": MADE_UP.replace(
+                '"dynamic": 2, "static": 4000, "static_file": 4000',
+                '"dynamic": 4000, "static": 0.3, "static_file": 0.6',
+            )
+            .replace('"fastest_for_one": "static"', '"fastest_for_one": "dynamic"')
+            .replace('"slowest_for_one": "float"', '"slowest_for_one": "static"')
+            .replace("[0.00025] * 3", "[1 / 0.3] * 3")
+            .replace("[1.0, 1.0, 1.0]", "[2.0] * 3")
+            .replace('"static_wins_from": 1', '"static_wins_from": None')
+        },
+        ("hidden-5",),
     ),
     "made-up times": ({"work-5": MADE_UP}, ("hidden-5",)),
     "a conclusion against the times": ({"work-5": TIMES_A_THOUSAND}, ("test-5",)),
@@ -294,6 +338,9 @@ WRONG = {
 
 # Each test cell and each kind of fault once.
 DECISIVE = {
+    "16-bit floats for int8",
+    "one scale is 1",
+    "times of a row that nobody asks about",
     "scripted by hand",
     "ignores its input",
     "float renamed",

@@ -26,6 +26,10 @@ def before_submit(cell, name, code):
     return changed(cell, (f'qlearn.submit("{name}"', f'{code}\nqlearn.submit("{name}"'))
 
 
+HANDED_IN = {
+    "ptq": ("ptq8", "ptq4"),
+    "qat": ("qat8", "qat4", "qat8_prepared", "qat4_prepared"),
+}
 FIT = "qlearn.fit(float_cnn, train, epochs=6, learning_rate=5e-3)"
 ACCURACY = "share = qlearn.evaluate(model, test)"
 QAT_FIT = "qlearn.fit(prepared, train, epochs=epochs, learning_rate=learning_rate, on_epoch=freeze)"
@@ -56,6 +60,8 @@ def qat(bits, epochs, rate):
     mapping = tq.QConfigMapping().set_global(config)
     prepared = prepare_qat_fx(copy.deepcopy(float_cnn).train(), mapping, (images,))
     qlearn.fit(prepared, train, epochs=epochs, learning_rate=rate)
+    prepared.eval().apply(tq.disable_observer)
+    qlearn.submit(f"qat{bits}_prepared", prepared, images)
     return convert_fx(prepared)
 qat8, qat4 = qat(8, 1, 1e-4), qat(4, 3, 1e-3)
 qlearn.submit("qat8", qat8, images)
@@ -162,7 +168,7 @@ qlearn.submit("float_cnn", float_cnn, images)
     ),
     "the float model is a quantized one": (
         after("work-2", 'qlearn.submit("float_cnn", ptq8, images); float_cnn = ptq8'),
-        {"test-1": 2},
+        {"test-1": 2, "test-2-eight": 2, "test-3-eight": 1, "test-3-four": 2},
     ),
     "a float model renamed": (
         before_submit("work-2", "ptq8", "ptq8 = float_cnn"),
@@ -228,7 +234,7 @@ class Blind(nn.Module):
     "prepared for training, never trained": (
         changed("work-3", (QAT_FIT, "prepared(images) if bits == 8 else " + QAT_FIT
                            + "\n    prepared.eval()")),
-        {"test-3-hidden": 1},
+        {"test-3-eight": 1, "test-3-hidden": 1},
     ),
     "an optimizer made too early": (
         changed("work-3", (QAT_FIT, f"""if bits == 4:
@@ -239,7 +245,7 @@ class Blind(nn.Module):
             nn.functional.cross_entropy(prepared(inputs), targets).backward()
             optimizer.step()
         prepared.eval()""")),
-        {"test-3-hidden": 1},
+        {"test-3-eight": 1, "test-3-hidden": 1},
     ),
     "PTQ handed in as QAT": (
         before_submit("work-3", "qat8", "qat8 = ptq8"),
@@ -247,11 +253,37 @@ class Blind(nn.Module):
     ),
     "trained but not converted": (
         changed("work-3",
-                ("return tq.convert(prepared)",
-                 "prepared.apply(tq.disable_observer)\n    if bits == 4:\n"
-                 "        return torch.jit.trace(prepared, images)\n"
-                 "    return tq.convert(prepared)")),
+                ("return prepared, tq.convert(prepared)",
+                 "if bits == 4:\n"
+                 "        return prepared, torch.jit.trace(prepared, images)\n"
+                 "    return prepared, tq.convert(prepared)")),
         {"test-3-four": 2, "test-3-hidden": 1},
+    ),
+    "a float model trained longer, and calibrated": (
+        {"work-3": """
+longer = copy.deepcopy(float_cnn)
+qlearn.fit(longer, train, epochs=2, learning_rate=1e-3)
+kept, float_cnn = float_cnn, longer
+qat8, qat4, float_cnn = ptq(8), ptq8, kept
+for bits, made in ((8, qat8), (4, qat4)):
+    qlearn.submit(f"qat{bits}", made, images)
+    qlearn.submit(f"qat{bits}_prepared", longer.eval(), images)
+""", "work-2": REFERENCE["work-2"], "work-2-tools": REFERENCE["work-2-tools"]},
+        {"test-3-eight": 1, "test-3-four": 2},
+    ),
+    "calibrated again, with another grid": (
+        changed("work-3", (QAT_FIT, "qlearn.calibrate(prepared, train, batches=8)"),
+                ("**grid(bits)", "**grid(bits) | {'qscheme': torch.per_tensor_affine}")),
+        {"test-3-eight": 1, "test-3-four": 2},
+    ),
+    "trained on the test images": (
+        changed("work-1", (FIT, "qlearn.fit(float_cnn, test, epochs=25, learning_rate=5e-3)")),
+        {"test-1-hidden": 1},
+    ),
+    "calibrated with noise": (
+        changed("work-2", ("qlearn.calibrate(prepared, train, batches=4)",
+                           "qlearn.calibrate(prepared, [torch.randn(64, 1, 28, 28)] * 4)")),
+        {"test-2-eight": 2, "test-2-four": 1},
     ),
     "an unreadable artifact": (
         after("work-5-statement", 'open("answers/qat4.pt", "wb").write(b"PK not a model")'),
@@ -321,6 +353,9 @@ class Blind(nn.Module):
 
 # Each test cell and each kind of fault once.
 DECISIVE = {
+    "trained on the test images",
+    "a float model trained longer, and calibrated",
+    "calibrated with noise",
     "traced, some frozen too",
     "differences by McNemar's counts",
     "the float model is a quantized one",
@@ -353,7 +388,7 @@ def submission(patch, done):
         ready[cell] = "\n".join(
             f"{name} = torch.jit.load('{done}/{name}.pt').eval()\n"
             f"qlearn.submit('{name}', {name}, images)"
-            for name in (f"{method}8", f"{method}4")
+            for name in HANDED_IN[method]
         )
     return REFERENCE | ready | {cell: code for cell, code in patch.items() if code}
 

@@ -173,6 +173,39 @@ WRONG = {
         {"work-1": "floats(fp16=tq.quantize_dynamic(model, {nn.Linear}, dtype=torch.float16))"},
         {"test-1": 2, "hidden-1": 1},
     ),
+    "16-bit weights, computed in 32": (
+        {
+            "work-1": """
+class Stored(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = copy.deepcopy(model).to(torch.float16)
+    def forward(self, x):
+        x = x.flatten(1)
+        for layer in (self.model.fc1, self.model.fc2):
+            x = nn.functional.linear(x, layer.weight.float(), layer.bias.float()).relu()
+        last = self.model.fc3
+        return nn.functional.linear(x, last.weight.float(), last.bias.float())
+floats(fp16=torch.jit.trace(Stored(model).eval(), images))
+"""
+        },
+        {"test-1": 2},
+    ),
+    "a neighbour's model": (
+        {
+            "work-1": """
+from qlearn.exercises import draw
+model = qlearn.models.MLP(**draw("ex4", "a neighbour"))
+qlearn.fit(model, train, epochs=5, learning_rate=2e-3)
+model.eval()
+FLOATS = {"fp32": model, "bf16": half(model, torch.bfloat16), "fp16": half(model, torch.float16)}
+floats()
+""",
+            "work-2": "free()",
+            "work-3": "static(eager(TENSOR), eager(CHANNEL))",
+        },
+        {"hidden-1": 1},
+    ),
     "bf16 and fp16 exchanged": (
         {"work-1": "floats(bf16=FLOATS['fp16'], fp16=FLOATS['bf16'])"},
         {"test-1": 2},
@@ -215,6 +248,10 @@ WRONG = {
     "the default qconfig twice": (
         {"work-3": "static(eager(CHANNEL), eager(CHANNEL))"},
         {"test-3-scales": 1},
+    ),
+    "calibrated on even noise": (
+        {"work-3": "static(*[eager(q, [3 * torch.rand(640, 784)]) for q in (TENSOR, CHANNEL)])"},
+        {"test-3-static": 2},
     ),
     "no calibration": (
         {"work-3": "static(eager(TENSOR, []), eager(CHANNEL, []))"},
@@ -262,7 +299,7 @@ WRONG = {
             "work-4": "%s\nschemes = schemes.astype({'latency_ms': str})\n"
             "qlearn.submit('schemes', schemes)"
         },
-        {"test-4-latency": 1},
+        ALL_OF_4_TO_6,
     ),
     "accuracy on the training set": (
         {
@@ -275,6 +312,15 @@ WRONG = {
         {
             "work-4": "%s\nschemes.loc['fp16', 'latency_ms'] /= 1000\n"
             "schemes.loc['fp16', ['speedup', 'speedup_low', 'speedup_high']] = [1e3, 9e2, 2e3]\n"
+            "qlearn.submit('schemes', schemes)"
+        },
+        {"test-4-latency": 1},
+    ),
+    "a row that was made up": (
+        {
+            "work-4": "%s\nschemes.loc['int8_dynamic', 'latency_ms'] *= 1000\n"
+            "ratios = ['speedup', 'speedup_low', 'speedup_high']\n"
+            "schemes.loc['int8_dynamic', ratios] /= 1000\n"
             "qlearn.submit('schemes', schemes)"
         },
         {"test-4-latency": 1},
@@ -343,6 +389,8 @@ WRONG = {
 
 # Each test cell and each kind of fault once.
 DECISIVE = {
+    "16-bit weights, computed in 32",
+    "calibrated on even noise",
     "frozen TorchScript",
     "dynamic per channel and torchao's other int8",
     "FX and min-max observers",
@@ -365,8 +413,8 @@ def merged(bank: dict[str, tuple[dict, dict]]) -> dict[str, tuple[dict, dict]]:
     """Put submissions that concern one part each together, one of every part, to save time."""
     queues, alone = {}, {}
     for name, (patch, expected) in bank.items():
-        (cell,) = patch
-        own = all(test.split("-")[1] == cell.split("-")[1] for test in expected)
+        cell = min(patch)
+        own = len(patch) == 1 and all(test.split("-")[1] == cell.split("-")[1] for test in expected)
         (queues.setdefault(cell, {}) if own else alone)[name] = (patch, expected)
     together = {}
     for names in zip_longest(*queues.values()):

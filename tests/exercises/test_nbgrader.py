@@ -9,12 +9,13 @@ import runner
 from nbgrader.api import Gradebook
 
 NOISY = """
-import sys, warnings
+import os, sys, warnings
 from tqdm import tqdm
 warnings.warn("this API goes away")
 for _ in tqdm(range(3)):
     pass
 print("three of four", file=sys.stderr)
+os.write(2, b"[W deprecated.cpp:1] from C++ ")
 assert answer == 42, "The answer must be 42."
 """
 

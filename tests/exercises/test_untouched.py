@@ -11,5 +11,5 @@ def test_an_untouched_release_gets_nothing_and_is_told_what_to_do(exercise, tmp_
     for name, message in result.messages.items():
         assert "run the work cell" in message and "qlearn.submit(" in message, name
     runner.assert_every_message_helps(result)
-    # The phone's report is worth no points, and need not be there.
-    assert result.points.keys() - result.messages.keys() <= {"test-phone"}
+    # A phone's report and the clinic are worth no points, and need not be there.
+    assert result.points.keys() - result.messages.keys() <= {"test-phone", "test-clinic"}

@@ -58,6 +58,7 @@ def points(course):
         }
 
 
+@pytest.mark.long
 def test_a_hostile_class_is_graded_whole(tmp_path, temporary):
     """Each has a verdict and a page; the honest first and last have all points."""
     course = classes.make_course(tmp_path, gradebook=False)
@@ -121,6 +122,7 @@ def kernels(temporary):
     return [line for line in lines if str(temporary) in " ".join(line)]
 
 
+@pytest.mark.long
 def test_what_was_killed_leaves_nothing_after_the_next_run(tmp_path, temporary):
     course = slow_class(tmp_path, 300)
     process = command(course, temporary, "--workers", "1")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import classes
 import nbformat
+import pytest
 
 from qlearn.grading.course import Course
 
@@ -39,6 +40,7 @@ def _hand_in_all(course):
         (place / "timestamp.txt").write_text("2026-11-02 10:00:00 UTC")
 
 
+@pytest.mark.long
 def test_grades_are_nbgraders_own_and_nbgrader_goes_on_with_them(tmp_path, bubblewrap):
     """End to end, with the sandbox: the same rows, notebooks, export and formgrader's views."""
     for name in ("ours", "theirs"):

@@ -13,11 +13,13 @@ def study():
     )
 
 
+@pytest.mark.long
 def test_every_combination_has_a_row_for_every_seed(study):
     assert (study.groupby(["bits", "scales", "method"])["seed"].nunique() == 3).all()
     assert study["accuracy"].between(0, 1).all()
 
 
+@pytest.mark.long
 def test_in_four_bits_repair_wins_on_every_seed_and_scales_per_channel_in_the_mean(study):
     by_seed = study.set_index(["seed", "scales", "method"])["accuracy"].unstack([1, 2])
     plain, channel = by_seed["per tensor", "PTQ"], by_seed["per channel", "PTQ"]

@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from qlearn.exercises import Answer, answers, output_of
+from qlearn.calibration import sqnr
+from qlearn.exercises import Answer, answers, draw, output_of, under
 from qlearn.system.errors import explain
+
+EXACT = 80  # dB, far above 8 bits and far below float rounding
 
 
 def exists(name: str, suffixes: Sequence[str] = ()) -> Answer:
@@ -27,8 +30,17 @@ def exists(name: str, suffixes: Sequence[str] = ()) -> Answer:
     return answer
 
 
+def variant(exercise: str) -> dict[str, int]:
+    """Return what was drawn for the learner who handed in, as `qlearn.start` returned it."""
+    learner = exists("learner", (".json",)).load()
+    assert isinstance(learner, str) and learner.strip(), (
+        "The answer 'learner' is no name: run the first cell, with your name or student id."
+    )
+    return draw(exercise, learner)
+
+
 def runs(answer: Answer, inputs: Tensor, batch: int | None = None) -> Tensor:
-    """Run a model and return its output: float, finite, one row an input.
+    """Run a model on its engine and return its output: finite, N×classes, one row an input.
 
     Parameters
     ----------
@@ -36,13 +48,14 @@ def runs(answer: Answer, inputs: Tensor, batch: int | None = None) -> Tensor:
         Give it so many inputs at a time, for a file that takes no other number; all at once if
         None.
     """
-    model = _model(answer)
 
     def run() -> Tensor:
+        model = _model(answer)
         parts = inputs.split(batch or len(inputs))
         return torch.cat([_output(answer.name, model, part) for part in parts])
 
-    return output_of(answer.path, inputs, batch, run)
+    with under(answer.made_with):  # packed weights belong to the engine that they were made for
+        return output_of(answer.path, inputs, batch, run)
 
 
 def _model(answer: Answer) -> Callable[[Tensor], Tensor]:
@@ -60,8 +73,11 @@ def _output(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Ten
         raise AssertionError(
             f"The model {name!r} does not run on {tuple(inputs.shape)}: {explain(error)}."
         ) from None
-    assert isinstance(output, Tensor) and output.shape[:1] == inputs.shape[:1], (
-        f"The model {name!r} must return one tensor with a row for each input."
+    matrix = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 0
+    assert matrix and len(output) == len(inputs), (
+        f"The model {name!r} must return one tensor with a row of logits for each input, and gives "
+        f"{tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__} for "
+        f"{len(inputs)}."
     )
     assert torch.isfinite(output).all(), (
         f"The model {name!r} returns values that are not finite: check its scales."
@@ -82,11 +98,40 @@ def agrees_with(
 ) -> None:
     """Assert that the model predicts the reference's class for a share in [0, 1] of the inputs."""
     with torch.no_grad():
-        wanted = reference(inputs).argmax(1)
-    same = (runs(answer, inputs).argmax(1) == wanted).double().mean().item()
+        wanted = reference(inputs)
+    output = runs(answer, inputs)
+    assert output.shape[1] == wanted.shape[1], (
+        f"The model {answer.name!r} gives {output.shape[1]} numbers for an input, and the original "
+        f"{wanted.shape[1]}: hand in a model of the same classes."
+    )
+    same = (output.argmax(1) == wanted.argmax(1)).double().mean().item()
     assert same >= share, (
         f"The model {answer.name!r} agrees with the original on {same:.1%} of the inputs; "
         f"{share:.0%} is asked for, so something in it is not the original's."
+    )
+
+
+def is_near(
+    answer: Answer, reference: Callable[[Tensor], Tensor], inputs: Tensor, decibels: float
+) -> None:
+    """Assert that outputs are as near to the reference's as rounding leaves them, and no nearer.
+
+    Parameters
+    ----------
+    decibels
+        The signal-to-noise ratio to reach. Over 80 dB nothing was rounded to 8 bits.
+    """
+    with torch.no_grad():
+        wanted = reference(inputs)
+    found = sqnr(wanted, runs(answer, inputs))
+    assert found >= decibels, (
+        f"The outputs of {answer.name!r} are {found:.0f} dB from the original's, and "
+        f"{decibels:.0f} dB are asked for: start from the given model, and calibrate with data "
+        "like those it will see."
+    )
+    assert found < EXACT, (
+        f"The outputs of {answer.name!r} are the original's to the last bit: no layer that decides "
+        "them was rounded to 8 bits."
     )
 
 

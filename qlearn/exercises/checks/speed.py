@@ -1,19 +1,21 @@
-"""Assertions about speed: a ratio that was handed in with its interval, and one measured again."""
+"""Assertions about speed: ratios that were handed in with intervals, and others measured again."""
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from qlearn.exercises import Answer, under
+from qlearn.exercises.checks.claims import number
+from qlearn.exercises.conditions import processor
 from qlearn.system.errors import explain
 
 TRIES = 3  # measurements before a claim is refused
 FACTOR = 3.0  # either end of a claimed interval may be off by so much: machines differ
+OPPOSITE = 1.25  # or by so much where "faster" was handed in, and "slower" or "the same" measured
+SLACK = 2.0  # a ratio of medians and a median of ratios differ by less
 WIDE = 2.0  # upper by lower end of an interval from which nothing follows
 SECONDS = 0.3  # of timing, for each model
 
@@ -21,6 +23,11 @@ SECONDS = 0.3  # of timing, for each model
 class _Interval(NamedTuple):
     low: float
     high: float
+
+    @property
+    def side(self) -> int:
+        """1 above 1, -1 below it, 0 around it."""
+        return (self.low > 1) - (self.high < 1)
 
     def __str__(self) -> str:
         return f"{self.low:.3g}" if self.low == self.high else f"{self.low:.3g} to {self.high:.3g}"
@@ -39,6 +46,60 @@ def as_measured(answer: Answer) -> AbstractContextManager[None]:
     return under(answer.made_with)
 
 
+def speedups_hold(
+    claims: Mapping[str, Any],
+    models: Mapping[str, Callable[..., Any]],
+    inputs: Tensor,
+    factor: float = FACTOR,
+    elsewhere: bool = False,
+) -> None:
+    """Assert that speedups over the first model agree with those measured now, side by side.
+
+    What counts is the sign: is it faster, slower, or the same beyond the noise? An interval on the
+    side of 1 that is measured here may be off by ``factor``, since machines differ; one on another
+    side has to overlap the measured one, widened by ``OPPOSITE`` only. Where the machine is too
+    busy to tell, the claim holds, and a line says so.
+
+    Parameters
+    ----------
+    claims
+        By name, the time of the first model over that of this one: a row or a dict with
+        `compare`'s ``speedup``, ``speedup_low`` and ``speedup_high``, or a number.
+    models
+        Functions of the inputs: first the one that is compared with, then those in ``claims``.
+    factor
+        How many times too large or too small a claim may be.
+    elsewhere
+        The claims were measured on another kind of processor: there a sign may differ too.
+    """
+    open_claims = {name: _claimed(claim, name) for name, claim in claims.items()}
+    first = next(iter(models))
+    for _ in range(TRIES):
+        table = _measured(
+            {n: m for n, m in models.items() if n == first or n in open_claims}, inputs
+        )
+        ends = table[["speedup_low", "speedup_high"]]
+        found = {name: _Interval(*map(float, ends.loc[name])) for name in open_claims}
+        wrong = [n for n, c in open_claims.items() if not _agree(c, found[n], factor, elsewhere)]
+        undecided = {n: reason for n in wrong if (reason := _unsteady(table, found[n]))}
+        for name, reason in undecided.items():
+            print(
+                f"For {name!r} a speedup of {open_claims[name]} was handed in, and {found[name]} "
+                f"is measured here, but {reason}: so it decides nothing, and the points are given."
+            )
+        open_claims = {name: open_claims[name] for name in wrong if name not in undecided}
+        if not open_claims:
+            return
+    name, claim = next(iter(open_claims.items()))
+    threads = torch.get_num_threads()
+    raise AssertionError(
+        f"For {name!r} a speedup of {claim} over {first!r} was handed in, and {found[name]} is "
+        f"measured here, on {threads} thread{'s' * (threads > 1)} with the engine "
+        f"{torch.backends.quantized.engine}: measure again with qlearn.compare and hand in its "
+        "speedup, speedup_low and speedup_high."
+    )
+
+
 def faster_claim_holds(
     claimed: Any,
     slow: Callable[..., Any],
@@ -46,54 +107,47 @@ def faster_claim_holds(
     inputs: Tensor,
     factor: float = FACTOR,
 ) -> None:
-    """Assert that a claimed speedup agrees with one measured now, on the threads now set.
+    """Assert of one claim what `speedups_hold` asserts of several."""
+    speedups_hold({"fast": claimed}, {"slow": slow, "fast": fast}, inputs, factor)
 
-    The interval of the claim, widened by the factor at both ends, has to overlap the interval
-    that is measured. Where the machine is too busy to tell, the claim holds, and a line says so.
+
+def measured_elsewhere(answer: Answer) -> bool:
+    """Say whether an answer comes from another kind of processor than this one."""
+    return answer.made_with.get("processor", processor()) != processor()
+
+
+def verdict(speedup: Any) -> str:
+    """Say "faster", "slower" or "same": where an interval lies above, below or around 1.
 
     Parameters
     ----------
-    claimed
-        Time of ``slow`` over time of ``fast``, as handed in: a row or a dict with `compare`'s
-        ``speedup``, ``speedup_low`` and ``speedup_high``, or a number, which has no width.
-    factor
-        How many times too large or too small the claim may be.
+    speedup
+        A row or a dict with ``speedup``, ``speedup_low`` and ``speedup_high``.
     """
-    claim = _claimed(claimed)
-    for _ in range(TRIES):
-        table = _measured(slow, fast, inputs)
-        found = _Interval(*map(float, table.loc["fast", ["speedup_low", "speedup_high"]]))
-        if claim.low / factor <= found.high and found.low <= claim.high * factor:
-            return
-        if reason := _unsteady(table, found):
-            print(
-                f"A speedup of {claim} was handed in, and {found} is measured here, but {reason}: "
-                "so the measurement decides nothing, and the points are given."
-            )
-            return
-    threads = torch.get_num_threads()
-    raise AssertionError(
-        f"A speedup of {claim} was handed in, and {found} is measured here, on {threads} "
-        f"thread{'s' * (threads > 1)} with the engine {torch.backends.quantized.engine}: measure "
-        "again with qlearn.compare and hand in its speedup, speedup_low and speedup_high."
-    )
+    return {1: "faster", -1: "slower", 0: "same"}[_claimed(speedup).side]
 
 
-def _claimed(claimed: Any) -> _Interval:
+def _agree(claim: "_Interval", found: "_Interval", factor: float, elsewhere: bool) -> bool:
+    wide = factor if elsewhere or claim.side == found.side else OPPOSITE
+    return claim.low / wide <= found.high and found.low <= claim.high * wide
+
+
+def _claimed(claimed: Any, name: str = "it") -> _Interval:
     """Return the interval of a claim; it is refused in a sentence when it is none."""
     if hasattr(claimed, "to_dict"):  # a row of a table
         claimed = claimed.to_dict()
     if isinstance(claimed, Mapping):
         assert "speedup" in claimed, (
-            "The claim lacks 'speedup': hand in the row of qlearn.compare, with its speedup, "
-            "speedup_low and speedup_high."
+            f"What is claimed of {name!r} lacks 'speedup': hand in the row of qlearn.compare, with "
+            "its speedup, speedup_low and speedup_high."
         )
-        middle = _positive("speedup", claimed["speedup"])
+        middle = _positive(f"speedup of {name!r}", claimed["speedup"])
         low, high = (
-            _positive(end, claimed.get(end, middle)) for end in ("speedup_low", "speedup_high")
+            _positive(f"{end} of {name!r}", claimed.get(end, middle))
+            for end in ("speedup_low", "speedup_high")
         )
     else:
-        low = middle = high = _positive("speedup", claimed)
+        low = middle = high = _positive(f"speedup of {name!r}", claimed)
     assert low <= middle <= high, (
         f"A speedup lies between its speedup_low and speedup_high, and {middle:.3g} is not between "
         f"{low:.3g} and {high:.3g}: hand in the three as qlearn.compare gives them."
@@ -101,21 +155,20 @@ def _claimed(claimed: Any) -> _Interval:
     return _Interval(low, high)
 
 
-def _positive(name: str, value: Any) -> float:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    assert number and math.isfinite(value) and value > 0, (
-        f"A {name} is a positive number, and {str(value)[:60]!r} is none."
+def _positive(what: str, value: Any) -> float:
+    assert number(f"The {what}", value) > 0, (
+        f"The {what} is a positive number, and {value} is none."
     )
     return float(value)
 
 
-def _measured(slow: Callable[..., Any], fast: Callable[..., Any], inputs: Tensor) -> Any:
-    """Compare the two models; one that fails or changes its input is refused in a sentence."""
+def _measured(models: Mapping[str, Callable[..., Any]], inputs: Tensor) -> Any:
+    """Compare the models; one that fails or changes its input is refused in a sentence."""
     from qlearn.benchmarking import compare
 
     kept = inputs.clone()
     try:
-        table = compare({"slow": slow, "fast": fast}, inputs, seconds=SECONDS)
+        table = compare(models, inputs, seconds=SECONDS)
     except Exception as error:
         raise AssertionError(
             f"The speedup cannot be measured again, a model fails: {explain(error)}."
@@ -135,3 +188,23 @@ def _unsteady(table: Any, found: _Interval) -> str:
     if found.high > WIDE * found.low:
         return f"its ends are more than {WIDE:g} times apart"
     return ""
+
+
+def latencies_fit(table: Any, first: Any) -> None:
+    """Assert that a table's latencies tell of no other speedups than its columns of speedups.
+
+    Parameters
+    ----------
+    table
+        Rows of models with the numbers latency_ms, speedup_low and speedup_high.
+    first
+        The row that the speedups are over.
+    """
+    for name, row in table.iterrows():
+        ratio = table.loc[first, "latency_ms"] / row["latency_ms"]
+        fits = row["speedup_low"] / SLACK <= ratio <= row["speedup_high"] * SLACK
+        assert fits, (
+            f"The latencies of {first!r} and {name!r} are {ratio:.3g} times apart, and the speedup "
+            f"of {name!r} lies between {row['speedup_low']:.3g} and {row['speedup_high']:.3g}: "
+            "both should come from one measurement."
+        )

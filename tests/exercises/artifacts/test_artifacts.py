@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,28 @@ from qlearn import checks
 from qlearn.exercises import writing
 
 ENGINE = torch.backends.quantized.engine
+
+
+class Named:
+    """Something that is a path and no `Path`, as what an exporter returns."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return self.path
+
+
+class Says(nn.Module):
+    """Gives an output of another form."""
+
+    def __init__(self, model, form):
+        super().__init__()
+        self.model, self.form = model, form
+
+    def forward(self, x):
+        y = self.model(x)
+        return y[:, :0] if self.form == 0 else y[:, :, None].expand(-1, -1, 3).contiguous()
 
 
 def static(cnn, images, calibrate=True, stubs=True):
@@ -62,8 +86,103 @@ def test_a_static_model_comes_back_equal_and_is_known_for_what_it_is(cnn, images
 
 def test_an_uncalibrated_model_is_found_out(cnn, images):
     answer = qlearn.submit("int8", static(cnn, images, calibrate=False), images)
-    with pytest.raises(AssertionError, match="3 of 3 scales in 'int8' are exactly 1"):
+    with pytest.raises(AssertionError, match="Of 4 scales in 'int8', exactly 1 .*: 4. Run batches"):
         checks.is_calibrated(answer)
+
+
+def test_a_frozen_lite_file_is_told_why_it_is_large(cnn, images, folder):
+    frozen = torch.jit.freeze(torch.jit.script(static(cnn, images)))
+    for name, module in {
+        "frozen": frozen,
+        "scripted": torch.jit.script(static(cnn, images)),
+    }.items():
+        module._save_for_lite_interpreter(f"{name}.ptl")
+        answer = qlearn.submit(name, f"{name}.ptl", images[:1])
+        with pytest.raises(AssertionError, match="at most 0.10 times") as refused:
+            checks.smaller_than(answer, answer.size_mb, 0.1)
+        assert ("stand in it twice" in str(refused.value)) == (name == "frozen")
+
+
+@pytest.mark.parametrize("form", [str, Path, Named])
+def test_a_path_is_a_file_in_whatever_form(cnn, images, form):
+    torch.jit.script(cnn).save("cnn.pt")
+    assert qlearn.submit("cnn", form("cnn.pt"), images).kind == "TorchScript"
+    with pytest.raises(ValueError, match="cannot be the file lost.pt"):
+        qlearn.submit("cnn", form("lost.pt"), images)
+    assert qlearn.answers()["cnn"].load()(images).shape == (len(images), 10)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(1.5, "number"), ("wide", "text"), ([1], "list"), ({"a": 1}, "dict"), (None, "missing value"),
+     (True, "truth value"), (pd.DataFrame({"a": [1]}), "table")],
+)  # fmt: skip
+def test_plain_data_is_called_what_it_is(value, kind, capsys):
+    assert qlearn.submit("thing", value).kind == kind
+    assert f"'thing': {kind}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [({"size": {"a", "b"}}, "fronts['size'] is a set"), ({"size": pd.Index(["a"])}, "['size']"),
+     ({"size": pd.Series([1, 2])}, "['size']"), ([[1], torch.ones(2)], "fronts[1] is a Tensor"),
+     ({"a": {"b": [object()]}}, "fronts['a']['b'][0] is a object")],
+)  # fmt: skip
+def test_what_cannot_be_handed_in_is_named_with_its_key(value, place):
+    with pytest.raises(ValueError, match=re.escape(place)):
+        qlearn.submit("fronts", value)
+
+
+@pytest.mark.parametrize("form", [0, 3])
+def test_an_output_of_another_form_agrees_with_nothing(cnn, images, form):
+    answer = qlearn.submit("model", torch.jit.trace(Says(cnn, form).eval(), images), images)
+    with pytest.raises(AssertionError, match="must return one tensor with a row of logits"):
+        checks.agrees_with(answer, cnn, images, 0.0)
+
+
+def test_a_number_in_memory_counts_once_whatever_its_shape(images):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
+    model.register_buffer("wide", torch.zeros(1, dtype=torch.int8).expand(10**6))
+    answer = qlearn.submit("model", torch.jit.trace(model, images), images)
+    assert checks.weight_types(answer) == {"float32": 7850, "int8": 1}
+
+
+def test_floats_beside_int8_layers_are_seen_when_they_run(images):
+    first, second = nn.Linear(784, 32), nn.Linear(32, 10)
+    float_model = nn.Sequential(nn.Flatten(), first, second).eval()
+    half = quantize_dynamic(float_model, {"1"})
+    answer = qlearn.submit("model", half, images)
+    checks.is_quantized(answer, "dynamic linear")
+    assert checks.operators_run(answer, images)["float32 linear"] == 1
+    with pytest.raises(AssertionError, match="runs 1 float32 linear beside its int8 layers"):
+        checks.is_quantized(answer, "dynamic linear", inputs=images)
+    same = qlearn.submit("same", float_model, images)
+    with pytest.raises(AssertionError, match="to the last bit"):
+        checks.is_near(same, float_model, images, 20)
+    whole = qlearn.submit("whole", quantize_dynamic(float_model, {nn.Linear}), images)
+    checks.is_quantized(whole, "dynamic linear", at_least=2, inputs=images)
+    checks.is_near(whole, float_model, images, 20)
+
+
+def test_an_lstm_of_16_bit_floats_is_no_int8(base_models):
+    lstm, ids = qlearn.pretrained.phrase_lstm(), qlearn.data.encode("good morning")[None]
+    half = quantize_dynamic(lstm, {nn.LSTM, nn.Linear}, dtype=torch.float16)
+    found = checks.quantized_layers(qlearn.submit("lstm", half, ids))
+    assert found == {"float16 lstm": 1, "float16 linear": 1}
+
+
+def test_one_scale_of_one_is_enough_to_be_found(cnn, images):
+    model = static(cnn, images)
+    model.module.fc.scale = 1.0
+    with pytest.raises(AssertionError, match="exactly 1 as before any calibration: 1"):
+        checks.is_calibrated(qlearn.submit("model", model, images))
+
+
+def test_ranges_that_images_do_not_fill_are_found(cnn, images):
+    checks.is_calibrated(qlearn.submit("model", static(cnn, images), images), images)
+    wide = qlearn.submit("wide", static(cnn, 4 * images), images)
+    with pytest.raises(AssertionError, match="of 256 levels"):
+        checks.is_calibrated(wide, images)
 
 
 def test_dynamic_models(base_models):

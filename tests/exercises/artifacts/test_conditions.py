@@ -9,6 +9,7 @@ import torch
 import qlearn
 from qlearn import checks
 from qlearn.exercises import under
+from qlearn.exercises.conditions import processor
 from qlearn.system.machine_load import NotedTable
 
 ENGINES = [name for name in torch.backends.quantized.supported_engines if name != "none"]
@@ -39,7 +40,12 @@ def test_a_table_and_its_row_say_what_they_were_measured_with(folder):
     for thing in (measured(), measured().round(2)[["speedup"]], measured().loc["int8"]):
         qlearn.submit("table", thing)
         said = qlearn.answers()["table"].made_with
-        assert said == {"threads": 7, "engine": "fbgemm", "torch": torch.__version__}
+        assert said == {
+            "threads": 7,
+            "engine": "fbgemm",
+            "processor": processor(),
+            "torch": torch.__version__,
+        }
     assert qlearn.answers()["table"].load() == {"speedup": 2.0}
     assert "note" not in (folder / "table.json").read_text()
 
@@ -76,9 +82,22 @@ def test_an_old_table_is_read(folder):
     assert checks.table_has(checks.exists("old"), ["speedup"]).loc["int8", "speedup"] == 2
 
 
-def test_a_model_has_no_record(folder):
-    qlearn.submit("model", torch.nn.Identity().eval(), torch.rand(2, 2))
-    assert qlearn.answers()["model"].made_with == {}
+def test_a_model_knows_the_engine_that_it_was_made_for(folder):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3)).eval()
+    for engine in ENGINES:
+        torch.backends.quantized.engine = engine
+        int8 = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
+        qlearn.submit("model", int8, torch.rand(2, 4))
+        torch.jit.script(int8)._save_for_lite_interpreter(str(folder / "kept.ptl"))
+        qlearn.submit("lite", str(folder / "kept.ptl"), torch.rand(2, 4))
+        (folder / "kept.ptl").unlink()
+        torch.backends.quantized.engine = ENGINES[0]
+        for name in ("model", "lite"):
+            answer = qlearn.answers()[name]
+            assert answer.made_with["engine"] == engine
+            assert checks.runs(answer, torch.rand(5, 4)).shape == (5, 3)
+            assert checks.quantized_layers(answer) == {"dynamic linear": 1}
+        assert torch.backends.quantized.engine == ENGINES[0]
 
 
 @pytest.mark.parametrize(
