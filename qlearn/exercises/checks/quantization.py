@@ -17,7 +17,7 @@ from qlearn.exercises.checks.layers import (
 
 # Of what it was calibrated with, a layer's outputs use the 128 levels that every engine has; with
 # noise in their place the range is often too wide, and what the model really sees uses fewer.
-LEVELS = 120
+LEVELS = 112
 MOVED = 1e-4  # the sine of an angle; a training with a rate of 1e-5 turns filters further
 DISTINCT = 0.5  # share of a layer's weights that differ from each other, in floats
 SAME = 0.95  # agreement of a prepared and a converted model
