@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from qlearn.data.batches import as_loader, batches_of
+from qlearn.data.batches import as_labels, as_loader, batches_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -108,7 +108,7 @@ def _epoch(
     """Train for one pass; return the mean loss and the accuracy on the way."""
     total, correct, seen = 0.0, 0, 0
     for inputs, labels in batches_of(loader, model):
-        labels = require_labels(labels)
+        labels = as_labels(labels, inputs)
         optimizer.zero_grad()
         logits = model(inputs)
         labels = labels.to(logits.device)
@@ -161,20 +161,13 @@ def predict(model: Callable[[Tensor], Tensor], loader: Iterable) -> tuple[Tensor
     """Return outputs and labels of all samples, as `evaluate` sees them."""
     with _evaluation_mode(model), torch.no_grad():
         pairs = [
-            (model(inputs).cpu(), require_labels(labels).cpu())
+            (model(inputs).cpu(), as_labels(labels, inputs).cpu())
             for inputs, labels in batches_of(loader, model)
         ]
     if not sum(len(labels) for _, labels in pairs):
         raise ValueError("The test loader holds no samples; give it a set with samples.")
     outputs, labels = zip(*pairs, strict=True)
     return torch.cat(outputs), torch.cat(labels)
-
-
-def require_labels(labels: Tensor | None) -> Tensor:
-    """Return the labels of a batch, or raise a ValueError if it has none."""
-    if labels is None:
-        raise ValueError("the batches hold no labels: give batches of (inputs, labels).")
-    return labels
 
 
 def accuracy(logits: Tensor, classes: Tensor) -> float:
