@@ -296,7 +296,7 @@ WRONG = {
             "work-3": FAILED.replace("NAME", "static_embedding")
             + static("static_embedding", embedding="stubbed.qconfig"),
         },
-        ("test-3", "test-4-table"),
+        ("test-3", "test-4-table", "hidden-4"),
     ),
     "accuracy on the training set": ({"work-4": TRAIN_ACCURACY}, ("test-4-table",)),
     "made-up speedup in the table": ({"work-4": MADE_UP_SPEEDUP}, ("hidden-4",)),

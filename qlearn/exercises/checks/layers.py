@@ -46,7 +46,7 @@ def quantized_layers(answer: Answer) -> Counter[str]:
     Counter
         Keys such as "dynamic linear", "float16 linear", "dynamic lstm", "static conv"; layers are
         told apart by their weights, so the same one counts once however often it is called. A
-        "static lstm" is two linear layers in a loop. For ExecuTorch also "float conv" and
+        "static lstm" is two linear layers that are called at each step. For ExecuTorch also "float conv" and
         "portable conv" (not run by XNNPACK), as `executorch_contents` names them.
     """
     if answer.path.suffix == ".pte":
@@ -62,9 +62,9 @@ def quantized_layers(answer: Answer) -> Counter[str]:
         if not all(weight.is_quantized for weight in weights):
             layer = f"float16 {layer.split()[1]}"
         key = hashlib.sha256(layer.encode() + b"".join(map(_content, weights))).digest()
-        found[key] = layer
-        if layer == "static linear" and depth:
+        if layer == "static linear" and (depth or key in found):  # a trace repeats it
             looped.add(key)
+        found[key] = layer
     counts = Counter(found.values())
     counts["static lstm"] = len(looped) // 2  # for its input and for its state
     return +counts
