@@ -46,8 +46,8 @@ def quantized_layers(answer: Answer) -> Counter[str]:
     Counter
         Keys such as "dynamic linear", "float16 linear", "dynamic lstm", "static conv"; layers are
         told apart by their weights, so the same one counts once however often it is called. A
-        "static lstm" is two linear layers that are called at each step. For ExecuTorch also "float conv" and
-        "portable conv" (not run by XNNPACK), as `executorch_contents` names them.
+        "static lstm" is two linear layers that are called at each step. For ExecuTorch also
+        "float conv" and "portable conv" (not run by XNNPACK), as `executorch_contents` names them.
     """
     if answer.path.suffix == ".pte":
         answer.load()
