@@ -285,7 +285,7 @@ WRONG = {
     "only the linear layer": ({"work-2": FX_DEFAULT, "work-4": REMEASURE}, (*STATIC, *COUNTS)),
     "traced for one length": (
         {"work-2": TRACED, "work-4": REMEASURE},
-        ("hidden-2", "test-6", "hidden-6"),
+        ("hidden-2", "hidden-5", "test-6", "hidden-6"),
     ),
     "the embedding left in float": (
         {"work-3": static("static_embedding"), "work-4": REMEASURE},

@@ -272,7 +272,8 @@ for bits, made in ((8, qat8), (4, qat4)):
         {"test-3-eight": 1, "test-3-four": 2},
     ),
     "calibrated again, with another grid": (
-        changed("work-3", (QAT_FIT, "qlearn.calibrate(prepared, train, batches=8)"),
+        changed("work-3", (QAT_FIT, "prepared.eval()\n"
+                           "    qlearn.calibrate(prepared, train, batches=8)"),
                 ("**grid(bits)", "**grid(bits) | {'qscheme': torch.per_tensor_affine}")),
         {"test-3-eight": 1, "test-3-four": 2},
     ),

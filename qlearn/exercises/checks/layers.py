@@ -31,6 +31,7 @@ LAYERS = {
     "quantized::embedding_byte": "static embedding",
     "quantized::embedding_4bit": "static embedding",
 }
+VIEWS = {f"aten::{name}" for name in ("to", "expand", "slice", "select", "squeeze", "squeeze_")}
 
 
 def quantized_layers(answer: Answer) -> Counter[str]:
@@ -86,7 +87,10 @@ def activation_scales(answer: Answer) -> list[float]:
     for node, _ in _nodes(answer):
         if not node.kind().startswith(("quantized::", "aten::quantize_per_tensor")):
             continue
-        if next(node.inputs()).node().kind() == "aten::zeros":  # the state that an LSTM begins with
+        source = next(node.inputs()).node()
+        while source.kind() in VIEWS:
+            source = next(source.inputs()).node()
+        if source.kind() in ("aten::zeros", "prim::Constant"):  # the state that an LSTM begins with
             continue
         names = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
         for name, value in zip(names, node.inputs(), strict=False):
