@@ -116,7 +116,7 @@ def compare(
         If there is no model, or one cannot run: the message names it and says why.
     """
     if not models or not isinstance(models, Mapping):
-        raise ValueError('There is nothing to compare: name models, as {"fp32": a, "int8": b}.')
+        raise ValueError('Give the models to compare by name, as {"fp32": a, "int8": b}.')
     threads = threads or torch.get_num_threads()
     runs = {name: _run(name, model, inputs) for name, model in models.items()}
     meter = LoadMeter()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from qlearn.data.batches import as_loader, batches_of
+from qlearn.data.batches import as_labels, as_loader, batches_of
 from qlearn.system.errors import explained
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _epoch(
     """Train for one pass; return the mean loss and the accuracy on the way."""
     total, correct, seen = 0.0, 0, 0
     for inputs, labels in batches_of(loader, model):
-        labels = require_labels(labels)
+        labels = as_labels(labels, inputs)
         optimizer.zero_grad()
         with explained("the model fails"):
             logits = require_logits(model(inputs), labels)
@@ -176,21 +176,14 @@ def collect(
     run: Callable[[Tensor, Tensor], Tensor], loader: Iterable, model: object = None
 ) -> tuple[Tensor, Tensor]:
     """Return what ``run(inputs, labels)`` gives for each batch, and the labels of all samples."""
-    pairs = [
-        (run(inputs, require_labels(labels)).cpu(), labels.cpu())
-        for inputs, labels in batches_of(loader, model)
-    ]
+    pairs = []
+    for inputs, given in batches_of(loader, model):
+        labels = as_labels(given, inputs)
+        pairs.append((run(inputs, labels).cpu(), labels.cpu()))
     if not sum(len(labels) for _, labels in pairs):
         raise ValueError("The test loader holds no samples; give it a set with samples.")
     outputs, labels = zip(*pairs, strict=True)
     return torch.cat(outputs), torch.cat(labels)
-
-
-def require_labels(labels: Tensor | None) -> Tensor:
-    """Return the labels of a batch, or raise a ValueError if it has none."""
-    if labels is None:
-        raise ValueError("the batches hold no labels: give batches of (inputs, labels).")
-    return labels
 
 
 def require_logits(outputs: object, labels: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ LABELS = ("label", "labels", "target", "targets", "y")  # keys of a batch that i
 
 def batches_of(
     samples: Iterable, model: object = None, limit: int | None = None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+) -> Iterator[tuple[Tensor, object]]:
     """Go through whatever holds samples, a batch at a time, on the device of a model.
 
     Parameters
@@ -32,12 +32,12 @@ def batches_of(
     Yields
     ------
     tuple
-        Inputs, and int64 labels, or None where there are none.
+        Inputs, and whatever goes with them as labels, or None; `as_labels` makes class numbers.
 
     Raises
     ------
     ValueError
-        If something is no batch of inputs and class numbers.
+        If something is no batch of inputs.
     """
     device, batches = device_of(model), iter(as_loader(samples))
     for _ in itertools.count() if limit is None else range(limit):
@@ -67,7 +67,7 @@ def as_loader(samples: Iterable, shuffle: bool = False) -> Iterable:
     if isinstance(samples, DataSet):
         raise ValueError("This data set has a train and a test part: give .train or .test of it.")
     if isinstance(samples, tuple) and len(samples) == 2 and _is_pair(*samples):
-        samples = TensorDataset(as_tensor(samples[0]), _as_labels(samples[1], samples[0]))
+        samples = TensorDataset(as_tensor(samples[0]), as_labels(samples[1], samples[0]))
     if isinstance(samples, Tensor | np.ndarray):
         samples = TensorDataset(as_tensor(samples))
     if isinstance(samples, Dataset):
@@ -92,13 +92,13 @@ def _is_pair(inputs: object, labels: object) -> bool:
     return arrays and inputs.ndim > 1 and labels.ndim == 1 and len(inputs) == len(labels)
 
 
-def split_batch(batch: object) -> tuple[Tensor, Tensor | None]:
+def split_batch(batch: object) -> tuple[Tensor, object]:
     """Return inputs and labels (or None) of a batch: a tensor, a pair or a dict.
 
     Raises
     ------
     ValueError
-        If it is none of these, or its labels are not one class number for each input.
+        If it is none of these.
     """
     if isinstance(batch, Mapping):
         inputs = [key for key in batch if key not in LABELS]
@@ -118,7 +118,7 @@ def split_batch(batch: object) -> tuple[Tensor, Tensor | None]:
     inputs = as_tensor(batch[0])
     if inputs.ndim == 0:
         raise ValueError("the inputs are single numbers: give batches of (inputs, labels).")
-    return inputs, _as_labels(batch[1], inputs) if len(batch) == 2 else None
+    return inputs, batch[1] if len(batch) == 2 else None
 
 
 def as_tensor(values: object) -> Tensor:
@@ -133,8 +133,16 @@ def as_tensor(values: object) -> Tensor:
     return values
 
 
-def _as_labels(values: object, inputs: Tensor | np.ndarray) -> Tensor:
-    """Return class numbers as int64, however they were stored: one an input, or one a character."""
+def as_labels(values: object, inputs: Tensor | np.ndarray) -> Tensor:
+    """Return class numbers as int64, however they were stored: one an input, or one a character.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they are no class numbers.
+    """
+    if values is None:
+        raise ValueError("the batches hold no labels: give batches of (inputs, labels).")
     count = len(inputs)
     try:
         labels = torch.as_tensor(values)

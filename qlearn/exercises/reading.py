@@ -132,6 +132,8 @@ def answers(folder: str | Path = FOLDER) -> Answers:
 
 def _parts(path: Path) -> dict[str, Any]:
     """Return the value and the record of a file; one of an earlier version is the value alone."""
+    if path.stat().st_size > LIMIT_MB * 10**6:
+        raise ValueError(f"it has more than {LIMIT_MB} MB")
     data = json.loads(path.read_text(encoding="utf-8"))
     whole = isinstance(data, dict) and data.keys() == {VALUE, MADE_WITH}
     return data if whole else {VALUE: data, MADE_WITH: {}}

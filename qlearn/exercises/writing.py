@@ -232,7 +232,9 @@ def _add_record(path: Path) -> None:
         names = archive.namelist()
         root = names[0].split("/")[0] if names else ""
         if f"{root}/{RECORD}" not in names:
-            archive.writestr(f"{root}/{RECORD}", json.dumps(conditions_of(None)))
+            # Without the time, so that the same model gives the same file.
+            entry = zipfile.ZipInfo(f"{root}/{RECORD}")
+            archive.writestr(entry, json.dumps(conditions_of(None)))
 
 
 def _verify(name: str, path: Path, example_inputs: Tensor | tuple | None, expected: Any) -> None:

@@ -46,7 +46,10 @@ def _explaining(function: Scheme) -> Scheme:
     @functools.wraps(function)
     def scheme(model: nn.Module, train: Iterable, *arguments: object, **options: object):
         require_float32(model)
-        inputs = inputs_of(next(iter(train)))
+        batch = next(iter(train), None)
+        if batch is None:
+            raise ValueError("the training loader holds no batches; give it a set with samples.")
+        inputs = inputs_of(batch)
         with explained("the model fails"), torch.no_grad():
             outputs = model(inputs)
         if not isinstance(outputs, Tensor):
@@ -60,6 +63,7 @@ def _explaining(function: Scheme) -> Scheme:
     return scheme
 
 
+@_explaining
 def fp32(model: nn.Module, train: DataLoader) -> nn.Module:
     """Return the float model itself, which the others are compared with."""
     return model
@@ -205,8 +209,8 @@ def torchao(model: nn.Module, train: DataLoader, config: str, **options: object)
         layer = quantized.get_submodule(name)
         if not type(layer.weight).__module__.startswith("torchao."):
             raise ValueError(
-                f"{name} stayed float: {config} does not take {type(layer).__name__} "
-                f"weights of shape {tuple(layer.weight.shape)}"
+                f"{name or 'the model'} stayed float: {config} does not take "
+                f"{type(layer).__name__} weights of shape {tuple(layer.weight.shape)}"
             )
     return quantized
 
@@ -233,8 +237,8 @@ ALL: dict[str, Scheme] = {
     "int8_weights_torchao": _with(torchao, config="Int8WeightOnlyConfig"),
     "int4_weights_torchao": _with(torchao, config="Int4WeightOnlyConfig", group_size=32),
     "int4_weights_packed": _explaining(int4_packed),
-    "gptq": _with(int4_calibrated, method="gptq"),
-    "awq": _with(int4_calibrated, method="awq"),
+    "gptq": _with(_explaining(int4_calibrated), method="gptq"),
+    "awq": _with(_explaining(int4_calibrated), method="awq"),
     "int8_qat": _with(qat, bits=8),
     "int4_qat": _with(qat, bits=4),
 }

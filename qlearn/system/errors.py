@@ -34,6 +34,11 @@ CAUSES = {
         "PyTorch's transformer layers read the float weights of the layers inside them: call "
         "torch.backends.mha.set_fastpath_enabled(False), or leave those layers in float"
     ),
+    r"'(?:function|method)' object has no|must be Tensor, not \w*(?:method|function)|"
+    r"Tensor dispatch: attempting to run unimplemented": (
+        "a layer's weight is used outside that layer{line}, and a quantized layer holds it packed: "
+        "leave that layer in float, or compute with a float copy of its weight"
+    ),
     r"prepack\(\) Expected a value of type 'List\[int\]' for argument 'padding'": (
         "an int8 convolution pads both sides alike, which padding='same' with an even kernel does "
         "not: pad with nn.ZeroPad2d before it"
@@ -53,7 +58,8 @@ CAUSES = {
         "eager mode cannot observe a layer that returns a tuple, such as a GRU: leave it in float "
         "(qconfig = None), or quantize it dynamically"
     ),
-    r"should be the same|have the same dtype|expected scalar type|to have dtype": (
+    r"should be the same|have the same dtype|expected scalar type|to have dtype|"
+    r"input data type|set_inputs\(\).*0x12": (
         "weights and inputs are of different types: call float() on the model, and give it "
         "float32 inputs"
     ),
@@ -73,7 +79,8 @@ CAUSES = {
         "give each layer weights of its own"
     ),
     r"shapes cannot be multiplied|to have \d+ channels, but got": (
-        "the example inputs do not have the shape that the model takes"
+        "the example inputs do not have the shape that the model takes, or a layer's packed weight "
+        "is used outside that layer"
     ),
     r"missing \d+ required positional argument": (
         "the model takes several inputs: wrap it in a module that takes one tensor and splits it"
@@ -103,6 +110,10 @@ CAUSES = {
     ),
     r"Could not find an implementation for (\w+)": (
         "ONNX Runtime does not implement the operator {0} for these types: " + ELSEWHERE
+    ),
+    r"Can't redefine method": (
+        "TorchScript has failed at this class before, when it was handed in for example: restart "
+        "the kernel and export it first to see why, or export it to ExecuTorch or ONNX"
     ),
     r"Exporting a ScriptModule is not supported": (
         "it is TorchScript already: give the nn.Module that it was made from"
@@ -174,5 +185,6 @@ def _find_line(chain: list[BaseException]) -> str:
         ]
         for file, number in (*reversed(named), *reversed(frames)):
             if file == MODELS or not any(part in file for part in LIBRARIES):
-                return linecache.getline(file, int(number)).strip()
+                line = linecache.getline(file, int(number)).strip()
+                return textwrap.shorten(line, 100, placeholder=" …")
     return ""

@@ -285,7 +285,7 @@ WRONG = {
     "only the linear layer": ({"work-2": FX_DEFAULT, "work-4": REMEASURE}, (*STATIC, *COUNTS)),
     "traced for one length": (
         {"work-2": TRACED, "work-4": REMEASURE},
-        ("hidden-2", "test-6", "hidden-6"),
+        ("hidden-2", "hidden-5", "test-6", "hidden-6"),
     ),
     "the embedding left in float": (
         {"work-3": static("static_embedding"), "work-4": REMEASURE},
@@ -296,7 +296,7 @@ WRONG = {
             "work-3": FAILED.replace("NAME", "static_embedding")
             + static("static_embedding", embedding="stubbed.qconfig"),
         },
-        ("test-3", "test-4-table"),
+        ("test-3", "test-4-table", "hidden-4"),
     ),
     "accuracy on the training set": ({"work-4": TRAIN_ACCURACY}, ("test-4-table",)),
     "made-up speedup in the table": ({"work-4": MADE_UP_SPEEDUP}, ("hidden-4",)),
@@ -306,7 +306,7 @@ WRONG = {
         ("test-4-dynamic", *TABLE, "hidden-5", "test-6"),
     ),
     "16-bit floats for int8": ({"work-4": FLOAT16 + REMEASURE}, ("test-4-dynamic",)),
-    "one scale is 1": ({"work-2": ONE_SCALE, "work-4": REMEASURE}, STATIC),
+    "one scale is 1": ({"work-2": ONE_SCALE, "work-4": REMEASURE}, ("test-2",)),
     "calibrated with blanks": ({"work-2": BLANKS, "work-4": REMEASURE}, STATIC),
     "an output without elements": (
         {"work-2": NO_ELEMENTS},

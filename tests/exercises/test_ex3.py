@@ -272,7 +272,8 @@ for bits, made in ((8, qat8), (4, qat4)):
         {"test-3-eight": 1, "test-3-four": 2},
     ),
     "calibrated again, with another grid": (
-        changed("work-3", (QAT_FIT, "qlearn.calibrate(prepared, train, batches=8)"),
+        changed("work-3", (QAT_FIT, "prepared.eval()\n"
+                           "    qlearn.calibrate(prepared, train, batches=8)"),
                 ("**grid(bits)", "**grid(bits) | {'qscheme': torch.per_tensor_affine}")),
         {"test-3-eight": 1, "test-3-four": 2},
     ),
@@ -283,7 +284,7 @@ for bits, made in ((8, qat8), (4, qat4)):
     "calibrated with noise": (
         changed("work-2", ("qlearn.calibrate(prepared, train, batches=4)",
                            "qlearn.calibrate(prepared, [torch.randn(64, 1, 28, 28)] * 4)")),
-        {"test-2-eight": 2, "test-2-four": 1},
+        {"test-2-eight": 2},
     ),
     "an unreadable artifact": (
         after("work-5-statement", 'open("answers/qat4.pt", "wb").write(b"PK not a model")'),

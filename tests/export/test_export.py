@@ -72,6 +72,8 @@ def test_another_batch_size_gets_a_sentence(name, files):
     run = WRITERS[name][1](files[name, "fp32"])
     with pytest.raises(ValueError, match=r"of shape \(5, 1, 28, 28\): .*another shape or batch"):
         run(torch.rand(5, 1, 28, 28))
+    with pytest.raises(ValueError, match="of different types"):
+        run(torch.rand(32, 1, 28, 28, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", WRITERS)

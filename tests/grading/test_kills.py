@@ -71,7 +71,8 @@ def kernels(process):
     found = []
     for one in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            forked = "qlearn.grading.template" in one.parent().cmdline()
+            parent = one.parent()  # None when it has ended meanwhile
+            forked = parent is not None and "qlearn.grading.template" in parent.cmdline()
             found += [one] if forked or one.name() == "bwrap" else []
     return found
 

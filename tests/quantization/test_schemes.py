@@ -82,7 +82,7 @@ def test_a_docstring_shows_the_calls_and_the_options(name):
 def test_a_layer_that_torchao_passes_over_is_no_quantized_layer():
     model = nn.Sequential(nn.Linear(48, 64), nn.ReLU()).eval()
     with pytest.raises(ValueError, match="0 stayed float"):
-        schemes.torchao(model, [], "Int4WeightOnlyConfig", group_size=32)
+        schemes.torchao(model, [torch.rand(2, 48)], "Int4WeightOnlyConfig", group_size=32)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(64, 32), (50, 10)])
@@ -167,6 +167,11 @@ def test_same_padding_of_an_even_kernel_is_refused_in_a_sentence():
     for make in (schemes.static_eager, schemes.static_fx):
         with pytest.raises(ValueError, match="even kernel"):
             make(model, loader, per_channel=True)
+
+
+def test_a_loader_without_batches_is_refused():
+    with pytest.raises(ValueError, match="no batches"):
+        schemes.int8_dynamic(nn.Sequential(nn.Linear(4, 4)).eval(), [])
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(16, 5), nn.Identity()])

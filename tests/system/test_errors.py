@@ -20,7 +20,13 @@ def encoder():
     return quantize_dynamic(nn.TransformerEncoder(layer, 1).eval(), {nn.Linear})
 
 
+def tied():
+    packed = quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear})[0]
+    return nn.functional.linear(packed(ROWS), packed.weight)
+
+
 KINDS = {
+    "a packed weight": (tied, "used outside that layer.*holds it packed"),
     "two types": (lambda: LINEAR(ROWS.double()), "call float\\(\\)"),
     "two types in a convolution": (lambda: nn.Conv2d(1, 1, 1)(torch.rand(1, 1, 2, 2).half()),
                                    "call float\\(\\)"),

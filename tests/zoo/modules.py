@@ -309,7 +309,7 @@ class pyramid(nn.Module):
         return self.fc(sum(level.relu().mean([2, 3]) for level in levels))
 
 
-@member(ROW)
+@member(ROW, short=True)
 class siamese(nn.Module):
     def __init__(self):
         super().__init__()
@@ -332,7 +332,7 @@ class recursive(nn.Module):
         return self.fc(x)
 
 
-@member(ROW)
+@member(ROW, short=True)
 class tied_weights(nn.Module):
     def __init__(self):
         super().__init__()
@@ -488,7 +488,7 @@ class tuple_output(nn.Module):
         return self.fc(x), self.aux(x)
 
 
-@member(ROW)
+@member(ROW, short=True)
 def one_logit() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1))
 
@@ -508,6 +508,6 @@ def bfloat16() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, CLASSES)).bfloat16()
 
 
-@member(ROW)
+@member(ROW, short=True)
 def double() -> nn.Module:
     return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, CLASSES)).double()

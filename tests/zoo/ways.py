@@ -18,6 +18,8 @@ from qlearn.quantization import schemes as all_schemes
 FUNCTIONS = ("compare", "sensitivity", "layer_errors", "mixed_precision", "submit",
              "torchscript", "executorch", "executorch_int8", "onnx", "onnx_int8")  # fmt: skip
 WAYS = (*schemes.ALL, *FUNCTIONS)
+# A file of another runtime, or a program in it: each is lowered, which takes seconds.
+LOWERED = ("int8_pt2e", "executorch", "executorch_int8", "onnx", "onnx_int8")
 
 
 class Subject(NamedTuple):

@@ -99,16 +99,22 @@ def agrees_with(
     """Assert that the model predicts the reference's class for a share in [0, 1] of the inputs."""
     with torch.no_grad():
         wanted = reference(inputs)
-    output = runs(answer, inputs)
-    assert output.shape[1] == wanted.shape[1], (
-        f"The model {answer.name!r} gives {output.shape[1]} numbers for an input, and the original "
-        f"{wanted.shape[1]}: hand in a model of the same classes."
-    )
+    output = _alike(answer, inputs, wanted)
     same = (output.argmax(1) == wanted.argmax(1)).double().mean().item()
     assert same >= share, (
         f"The model {answer.name!r} agrees with the original on {same:.1%} of the inputs; "
         f"{share:.0%} is asked for, so something in it is not the original's."
     )
+
+
+def _alike(answer: Answer, inputs: Tensor, wanted: Tensor) -> Tensor:
+    """Return a model's output, which has the shape of the reference's."""
+    output = runs(answer, inputs)
+    assert output.shape == wanted.shape, (
+        f"The model {answer.name!r} gives {output.shape[1]} numbers for an input, and the original "
+        f"{wanted.shape[1]}: hand in a model of the same classes."
+    )
+    return output
 
 
 def is_near(
@@ -123,7 +129,7 @@ def is_near(
     """
     with torch.no_grad():
         wanted = reference(inputs)
-    found = sqnr(wanted, runs(answer, inputs))
+    found = sqnr(wanted, _alike(answer, inputs, wanted))
     assert found >= decibels, (
         f"The outputs of {answer.name!r} are {found:.0f} dB from the original's, and "
         f"{decibels:.0f} dB are asked for: start from the given model, and calibrate with data "

@@ -122,7 +122,8 @@ def dict_has(answer: Answer, keys: Sequence[str]) -> dict[str, Any]:
     """Return a dict that has the keys that are asked for."""
     value = answer.load()
     assert isinstance(value, dict), (
-        f"The answer {answer.name!r} is a {answer.kind}: hand in a dict with {', '.join(keys)}."
+        f"The answer {answer.name!r} is a {answer.kind}: hand in a dict"
+        f"{' with ' if keys else ''}{', '.join(keys)}."
     )
     missing = [key for key in keys if key not in value]
     assert not missing, (

@@ -31,6 +31,7 @@ LAYERS = {
     "quantized::embedding_byte": "static embedding",
     "quantized::embedding_4bit": "static embedding",
 }
+VIEWS = {f"aten::{name}" for name in ("to", "expand", "slice", "select", "squeeze", "squeeze_")}
 
 
 def quantized_layers(answer: Answer) -> Counter[str]:
@@ -46,8 +47,8 @@ def quantized_layers(answer: Answer) -> Counter[str]:
     Counter
         Keys such as "dynamic linear", "float16 linear", "dynamic lstm", "static conv"; layers are
         told apart by their weights, so the same one counts once however often it is called. A
-        "static lstm" is two linear layers in a loop. For ExecuTorch also "float conv" and
-        "portable conv" (not run by XNNPACK), as `executorch_contents` names them.
+        "static lstm" is two linear layers that are called at each step. For ExecuTorch also
+        "float conv" and "portable conv" (not run by XNNPACK), as `executorch_contents` names them.
     """
     if answer.path.suffix == ".pte":
         answer.load()
@@ -62,9 +63,9 @@ def quantized_layers(answer: Answer) -> Counter[str]:
         if not all(weight.is_quantized for weight in weights):
             layer = f"float16 {layer.split()[1]}"
         key = hashlib.sha256(layer.encode() + b"".join(map(_content, weights))).digest()
-        found[key] = layer
-        if layer == "static linear" and depth:
+        if layer == "static linear" and (depth or key in found):  # a trace repeats it
             looped.add(key)
+        found[key] = layer
     counts = Counter(found.values())
     counts["static lstm"] = len(looped) // 2  # for its input and for its state
     return +counts
@@ -86,7 +87,10 @@ def activation_scales(answer: Answer) -> list[float]:
     for node, _ in _nodes(answer):
         if not node.kind().startswith(("quantized::", "aten::quantize_per_tensor")):
             continue
-        if next(node.inputs()).node().kind() == "aten::zeros":  # the state that an LSTM begins with
+        source = next(node.inputs()).node()
+        while source.kind() in VIEWS:
+            source = next(source.inputs()).node()
+        if source.kind() in ("aten::zeros", "prim::Constant"):  # the state that an LSTM begins with
             continue
         names = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
         for name, value in zip(names, node.inputs(), strict=False):

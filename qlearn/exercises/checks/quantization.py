@@ -17,7 +17,7 @@ from qlearn.exercises.checks.layers import (
 
 # Of what it was calibrated with, a layer's outputs use the 128 levels that every engine has; with
 # noise in their place the range is often too wide, and what the model really sees uses fewer.
-LEVELS = 120
+LEVELS = 112
 MOVED = 1e-4  # the sine of an angle; a training with a rate of 1e-5 turns filters further
 DISTINCT = 0.5  # share of a layer's weights that differ from each other, in floats
 SAME = 0.95  # agreement of a prepared and a converted model
@@ -170,8 +170,10 @@ def is_trained_with_rounding(
         f"of {len(turned)} layers: train what prepare_qat returns, with an optimizer that is made "
         "after it."
     )
-    levels = min(len(weight.unique()) / weight.numel() for weight in after if weight.numel() > 500)
-    assert levels > DISTINCT, (
+    # Of a few weights most differ even when they are rounded.
+    large = [weight for weight in after if weight.numel() > 500]
+    distinct = min((len(w.unique()) / w.numel() for w in large), default=1.0)
+    assert distinct > DISTINCT, (
         f"The weights of {name!r} are rounded already: hand in what was trained, in floats."
     )
     wanted, found = runs(prepared, inputs), runs(converted, inputs)

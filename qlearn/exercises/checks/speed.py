@@ -16,6 +16,7 @@ TRIES = 3  # measurements before a claim is refused
 FACTOR = 3.0  # either end of a claimed interval may be off by so much: machines differ
 OPPOSITE = 1.25  # or by so much where "faster" was handed in, and "slower" or "the same" measured
 SLACK = 2.0  # a ratio of medians and a median of ratios differ by less
+NOISE = 1.1  # two intervals of the same pair, measured at two times, differ by as much
 WIDE = 2.0  # upper by lower end of an interval from which nothing follows
 SECONDS = 0.3  # of timing, for each model
 
@@ -28,6 +29,11 @@ class _Interval(NamedTuple):
     def side(self) -> int:
         """1 above 1, -1 below it, 0 around it."""
         return (self.low > 1) - (self.high < 1)
+
+    @property
+    def clear_side(self) -> int:
+        """The same, where a gain or a loss within noise counts as none."""
+        return (self.low > NOISE) - (self.high < 1 / NOISE)
 
     def __str__(self) -> str:
         return f"{self.low:.3g}" if self.low == self.high else f"{self.low:.3g} to {self.high:.3g}"
@@ -128,7 +134,7 @@ def verdict(speedup: Any) -> str:
 
 
 def _agree(claim: "_Interval", found: "_Interval", factor: float, elsewhere: bool) -> bool:
-    wide = factor if elsewhere or claim.side == found.side else OPPOSITE
+    wide = factor if elsewhere or claim.clear_side == found.clear_side else OPPOSITE
     return claim.low / wide <= found.high and found.low <= claim.high * wide
 
 

@@ -133,6 +133,21 @@ def test_what_cannot_be_handed_in_is_named_with_its_key(value, place):
         qlearn.submit("fronts", value)
 
 
+def test_the_same_model_gives_the_same_file(cnn, images):
+    first = qlearn.submit("first", cnn, images).path.read_bytes()
+    torch.jit.script(cnn).save("first.pt")
+    same = [qlearn.submit(name, Path("first.pt"), images).path.read_bytes() for name in ("a", "b")]
+    assert same[0] == same[1] and len(first) > len(Path("first.pt").read_bytes())
+
+
+def test_a_model_of_other_classes_is_near_to_nothing(cnn, images):
+    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 15)).eval()
+    answer = qlearn.submit("other", other, images)
+    for check in (checks.agrees_with, checks.is_near):
+        with pytest.raises(AssertionError, match="gives 15 numbers for an input, and the .* 10"):
+            check(answer, cnn, images, 0.0)
+
+
 @pytest.mark.parametrize("form", [0, 3])
 def test_an_output_of_another_form_agrees_with_nothing(cnn, images, form):
     answer = qlearn.submit("model", torch.jit.trace(Says(cnn, form).eval(), images), images)
@@ -234,8 +249,8 @@ def test_a_missing_stub_is_explained_and_an_earlier_answer_kept(cnn, images, fol
         (nn.Linear(2, 2), torch.rand(1, 2), "training mode"),
         (nn.Linear(2, 2).eval(), torch.rand(1, 3), "do not have the shape"),
         (object(), None, "cannot be handed in"),
-        (torch.rand(3), None, "is a Tensor, which cannot be handed in: give a model"),
-        (nn.Linear(2, 2).state_dict(), None, "cannot be handed in: give a model with example_inp"),
+        (torch.rand(3), None, "is a Tensor, which cannot be handed in: hand in a model"),
+        (nn.Linear(2, 2).state_dict(), None, "cannot be handed in: hand in a model, or its tolist"),
     ],
 )
 def test_submit_refuses(thing, inputs, message):

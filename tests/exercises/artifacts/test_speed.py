@@ -68,6 +68,8 @@ def test_a_claim_that_a_calm_machine_does_not_confirm_is_refused(machine, claim,
     ("claim", "measured", "holds"),
     [
         (row(2.3, 2.5), (0.93, 0.99), False),  # the myth of the ResNet
+        (row(2.3, 2.5), (1.01, 1.05), False),  # and where noise is on its side
+        (row(0.4, 0.5), (0.95, 0.99), False),
         (row(1.01, 1.04), (0.93, 0.99), True),  # both are noise around 1
         (row(0.9, 1.1), (1.3, 1.5), True),
         (row(0.9, 1.1), (3.0, 4.0), False),  # "the same", and it is much faster
