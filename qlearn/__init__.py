@@ -21,6 +21,7 @@ _MODULES = {
     "calibration": "calibration",
     "checks": "exercises.checks",
     "data": "data",
+    "device": "export.device",
     "doctor": "system.doctor",
     "export": "export",
     "layerwise": "quantization.sensitivity",

@@ -15,6 +15,7 @@ from qlearn.exercises import start as start
 from qlearn.exercises import submit as submit
 from qlearn.exercises.hints import hint as hint
 from qlearn.export import arm as arm
+from qlearn.export import device as device
 from qlearn.plotting import comparison as comparison
 from qlearn.plotting import grid_histogram as grid_histogram
 from qlearn.plotting import pareto_fronts as pareto_fronts
@@ -56,6 +57,7 @@ __all__ = [
     "calibration",
     "checks",
     "data",
+    "device",
     "doctor",
     "export",
     "layerwise",
