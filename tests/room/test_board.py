@@ -94,10 +94,10 @@ def test_a_check_arrives_with_its_sentence_and_without_code_or_paths(open_room, 
     room = open_room()
     qlearn.join(room.url, "Ada")
     notebook.run_cell("secret = 1  # an ordinary cell")
-    notebook.run_cell(check("assert False, 'No file /home/ada/answers/x.pt: hand it in.'"))
+    notebook.run_cell(check("assert False, 'No file /home/learner/answers/x.pt: hand it in.'"))
     until(lambda: part(room, "ex2 1")["stuck"] == 1)
     assert part(room, "ex2 1")["sentence"] == "No file …: hand it in."
-    notebook.run_cell(check("raise TypeError('about /home/ada')", "4_table"))
+    notebook.run_cell(check("raise TypeError('about /home/learner')", "4_table"))
     until(lambda: len(room.board.summarize()["parts"]) == 2)
     assert part(room, "ex2 4 table")["sentence"] == "The check ended with a TypeError."
     notebook.run_cell(check("pass"))
@@ -110,7 +110,7 @@ def test_a_check_arrives_with_its_sentence_and_without_code_or_paths(open_room, 
 
 
 @pytest.mark.parametrize("text", [
-    "C:\\Users\\Ann Smith\\x.pt", "/home/ann/x", "file:///home/ann/x.pt", "(/tmp/a/b)",
+    "C:\\Users\\Ann Smith\\x.pt", "/home/learner/ann", "file:///home/learner/ann.pt", "(/tmp/a/b)",
 ])  # fmt: skip
 def test_no_path_is_in_a_sentence(open_room, notebook, text):
     room = open_room()
