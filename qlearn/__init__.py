@@ -47,8 +47,10 @@ _HOMES = {
     "fit": "training",
     "grid_histogram": "plotting",
     "hint": "exercises.hints",
+    "join": "room.learner",
     "latency": "benchmarking",
     "layer_errors": "quantization.sensitivity",
+    "leave": "room.learner",
     "loaders": "data",
     "low_bit_study": "sweeps.few_bits",
     "mixed_precision": "quantization.mixed_precision",
@@ -56,13 +58,16 @@ _HOMES = {
     "observer_study": "calibration",
     "pareto": "sweeps.pareto",
     "pareto_fronts": "plotting",
+    "raise_hand": "room.learner",
     "record": "calibration",
     "sensitivity": "quantization.sensitivity",
+    "share": "room.learner",
     "show": "plotting",
     "sqnr": "calibration",
     "start": "exercises",
     "submit": "exercises",
     "sweep": "sweeps.sweeping",
+    "your_turn": "room.learner",
 }
 
 __all__ = ["deprecations", *_MODULES, *_HOMES]  # noqa: PLE0604

@@ -32,6 +32,11 @@ from qlearn.quantization.mixed_precision import mixed_precision as mixed_precisi
 from qlearn.quantization.sensitivity import layer_errors as layer_errors
 from qlearn.quantization.sensitivity import sensitivity as sensitivity
 from qlearn.room import phone as phone
+from qlearn.room.learner import join as join
+from qlearn.room.learner import leave as leave
+from qlearn.room.learner import raise_hand as raise_hand
+from qlearn.room.learner import share as share
+from qlearn.room.learner import your_turn as your_turn
 from qlearn.sweeps import few_bits as low_bits
 from qlearn.sweeps.few_bits import low_bit_study as low_bit_study
 from qlearn.sweeps.pareto import pareto as pareto
@@ -81,8 +86,10 @@ __all__ = [
     "fit",
     "grid_histogram",
     "hint",
+    "join",
     "latency",
     "layer_errors",
+    "leave",
     "loaders",
     "low_bit_study",
     "mixed_precision",
@@ -90,11 +97,14 @@ __all__ = [
     "observer_study",
     "pareto",
     "pareto_fronts",
+    "raise_hand",
     "record",
     "sensitivity",
+    "share",
     "show",
     "sqnr",
     "start",
     "submit",
     "sweep",
+    "your_turn",
 ]

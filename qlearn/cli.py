@@ -175,6 +175,23 @@ def phone(
 
 
 @app.command()
+def room(
+    lan: Annotated[bool, typer.Option("--lan", help="Let the network's notebooks in.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Address to listen on, if not --lan's.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0: a free one.")] = 0,
+    log: Annotated[Path | None, typer.Option(help="File that events are added to.")] = None,
+) -> None:
+    """Serve the board, which shows a room how far it is and who is stuck, and the phone lab."""
+    from qlearn.room.serving import open_room, serve_until_interrupted
+
+    with exiting_on(OSError, RuntimeError, ValueError):
+        opened = open_room(lan, address, port, log)
+    serve_until_interrupted(opened)
+
+
+@app.command()
 def grade(
     exercise: Annotated[str, typer.Argument(help="Such as ex1_resnet_dynamic.")],
     students: Annotated[str, typer.Option(help="Only these: ann,ben.")] = "",
