@@ -36,6 +36,7 @@ _MODULES = {
 _HOMES = {
     "LearnedStep": "quantization.lsq",
     "adaround": "quantization.adaround",
+    "against": "exercises.your_turn",
     "answers": "exercises",
     "calibrate": "calibration",
     "compare": "benchmarking",
@@ -62,6 +63,7 @@ _HOMES = {
     "start": "exercises",
     "submit": "exercises",
     "sweep": "sweeps.sweeping",
+    "your_turn": "exercises.your_turn",
 }
 
 __all__ = ["deprecations", *_MODULES, *_HOMES]  # noqa: PLE0604

@@ -14,6 +14,8 @@ from qlearn.exercises import checks as checks
 from qlearn.exercises import start as start
 from qlearn.exercises import submit as submit
 from qlearn.exercises.hints import hint as hint
+from qlearn.exercises.your_turn import against as against
+from qlearn.exercises.your_turn import your_turn as your_turn
 from qlearn.export import arm as arm
 from qlearn.plotting import comparison as comparison
 from qlearn.plotting import grid_histogram as grid_histogram
@@ -69,6 +71,7 @@ __all__ = [
     "schemes",
     "LearnedStep",
     "adaround",
+    "against",
     "answers",
     "calibrate",
     "compare",
@@ -95,4 +98,5 @@ __all__ = [
     "start",
     "submit",
     "sweep",
+    "your_turn",
 ]
