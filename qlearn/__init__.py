@@ -37,6 +37,7 @@ _MODULES = {
 _HOMES = {
     "LearnedStep": "quantization.lsq",
     "adaround": "quantization.adaround",
+    "against": "exercises.your_turn",
     "answers": "exercises",
     "calibrate": "calibration",
     "compare": "benchmarking",
@@ -67,7 +68,7 @@ _HOMES = {
     "start": "exercises",
     "submit": "exercises",
     "sweep": "sweeps.sweeping",
-    "your_turn": "room.learner",
+    "your_turn": "exercises.your_turn",
 }
 
 __all__ = ["deprecations", *_MODULES, *_HOMES]  # noqa: PLE0604

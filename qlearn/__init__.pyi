@@ -14,6 +14,8 @@ from qlearn.exercises import checks as checks
 from qlearn.exercises import start as start
 from qlearn.exercises import submit as submit
 from qlearn.exercises.hints import hint as hint
+from qlearn.exercises.your_turn import against as against
+from qlearn.exercises.your_turn import your_turn as your_turn
 from qlearn.export import arm as arm
 from qlearn.export import device as device
 from qlearn.plotting import comparison as comparison
@@ -36,7 +38,6 @@ from qlearn.room.learner import join as join
 from qlearn.room.learner import leave as leave
 from qlearn.room.learner import raise_hand as raise_hand
 from qlearn.room.learner import share as share
-from qlearn.room.learner import your_turn as your_turn
 from qlearn.sweeps import few_bits as low_bits
 from qlearn.sweeps.few_bits import low_bit_study as low_bit_study
 from qlearn.sweeps.pareto import pareto as pareto
@@ -76,6 +77,7 @@ __all__ = [
     "schemes",
     "LearnedStep",
     "adaround",
+    "against",
     "answers",
     "calibrate",
     "compare",

@@ -4,9 +4,11 @@ import base64
 import re
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 from qlearn import plotting
 
@@ -75,3 +77,20 @@ def test_grid_histogram_marks_the_levels_of_the_quantizer():
     levels = next(line for line in axis.lines if line.get_label() == "levels")
     assert levels.get_xdata().tolist() == [0.25 * q for q in range(-8, 8)]
     plt.close(axis.figure)
+
+
+@pytest.mark.parametrize("colour", [*plotting.COLOURS, "0.5"])
+def test_colours_keep_a_contrast_of_4_5_on_the_dark_page(colour):
+    """The style's filter, as browsers compute it, on JupyterLab's dark page (#111111)."""
+    inverted, brightness = map(
+        float, re.search(r"invert\((.+?)\).*brightness\((.+?)\)", plotting._STYLE).groups()
+    )
+    grey = np.array([0.2126, 0.7152, 0.0722])
+    turned = 2 * np.array([0.213, 0.715, 0.072]) - np.eye(3)  # a hue turned by 180 degrees
+    ink = inverted - (2 * inverted - 1) * np.array(to_rgb(colour))
+    ink = np.clip(brightness * np.clip(turned @ ink, 0, 1), 0, 1)
+
+    def luminance(rgb):
+        return grey @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+    assert (luminance(ink) + 0.05) / (luminance(np.full(3, 0x11 / 255)) + 0.05) >= 4.5

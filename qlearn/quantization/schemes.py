@@ -44,8 +44,11 @@ def _explaining(function: Scheme) -> Scheme:
     """Have a scheme say why it does not take a model, or why what it made does not run."""
 
     @functools.wraps(function)
-    def scheme(model: nn.Module, train: Iterable, *arguments: object, **options: object):
+    def scheme(model: nn.Module, train: Iterable | None, *arguments: object, **options: object):
         require_float32(model)
+        if train is None:  # of weights alone: there is nothing to run the model on
+            with explained("this scheme does not take the model"):
+                return function(model, train, *arguments, **options)
         batch = next(iter(train), None)
         if batch is None:
             raise ValueError("the training loader holds no batches; give it a set with samples.")

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from qlearn.exercises import run
+from qlearn.exercises.your_turn import listeners
 from qlearn.system.cache import home, write_whole
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def join(url: str, nickname: str) -> None:
             f"No board is at this address ({sender.refusal}): copy all of what the board shows."
         )
     _sender = sender
+    listeners.append(_tell)
     if (shell := _shell()) is not None:
         shell.events.register("post_run_cell", _after_cell)
     reached = "" if sender.answered.is_set() else " It does not answer yet; this waits for it."
@@ -181,25 +183,6 @@ def share(name: str, table: "pd.DataFrame") -> None:
     print(f"Shared: {len(rows)} rows of speedups.")
 
 
-def your_turn(part: str, right: bool | None, hint: str) -> None:
-    """Say how a your-turn cell of a lesson went, and tell the board if you have joined one.
-
-    Parameters
-    ----------
-    part
-        Lesson and name, such as "10 GPTQ".
-    right
-        None: the cell was left as it was.
-    hint
-        What to look at when it is not right.
-    """
-    if right is None:
-        print("Left alone: the lesson goes on with the reference.")
-        return
-    print("Right." if right else f"Not yet: {hint}")
-    _tell(part, bool(right), "" if right else hint)
-
-
 def _after_cell(result: Any) -> None:
     """Tell the board how a test cell of an exercise has ended."""
     check = _CHECK.search(result.info.raw_cell or "")
@@ -231,6 +214,8 @@ def _joined() -> _Sender:
 def _part() -> None:
     """Stop sending, if this notebook has joined a board."""
     global _sender
+    if _tell in listeners:
+        listeners.remove(_tell)
     if _sender is not None and (shell := _shell()) is not None:
         with contextlib.suppress(ValueError):
             shell.events.unregister("post_run_cell", _after_cell)

@@ -44,6 +44,8 @@ def sections(path):
     deeper = {2: False, 3: False}
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
+        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            continue  # folded: a figure is looked at
         if cell["cell_type"] == "code":
             yield (
                 "",

@@ -143,11 +143,11 @@ def test_a_hand_is_raised_until_a_check_passes(open_room, notebook, capsys):
     qlearn.join(room.url, "Ada")
     qlearn.raise_hand()
     until(lambda: room.board.summarize()["hands"] == ["Ada"])
-    qlearn.your_turn("10 GPTQ", False, "look at the sign.")
+    qlearn.your_turn("10 GPTQ", 1, lambda mine: "look at the sign")
     until(lambda: part(room, "10 GPTQ")["stuck"] == 1)
     assert room.board.summarize()["hands"] == ["Ada"]
-    qlearn.your_turn("10 GPTQ", None, "look at the sign.")
-    qlearn.your_turn("10 GPTQ", True, "look at the sign.")
+    qlearn.your_turn("10 GPTQ", ..., lambda mine: None)
+    qlearn.your_turn("10 GPTQ", 1, lambda mine: None)
     until(lambda: part(room, "10 GPTQ")["passed"] == 1)
     assert room.board.summarize()["hands"] == []
     said = capsys.readouterr().out
