@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
 from qlearn.system.devices import device_of, name_device, place, synchronize
-from qlearn.system.errors import explain
+from qlearn.system.errors import explain, explained
 from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
-from qlearn.training import predict
+from qlearn.training import collect, require_logits
 
 ROUNDS = 20  # of compare(): each model is timed once a round, in a new order
 RESAMPLES = 2000  # of the bootstrap
@@ -115,8 +115,8 @@ def compare(
     ValueError
         If there is no model, or one cannot run: the message names it and says why.
     """
-    if not models:
-        raise ValueError('There is nothing to compare: give models, as {"fp32": a, "int8": b}.')
+    if not models or not isinstance(models, Mapping):
+        raise ValueError('Give the models to compare by name, as {"fp32": a, "int8": b}.')
     threads = threads or torch.get_num_threads()
     runs = {name: _run(name, model, inputs) for name, model in models.items()}
     meter = LoadMeter()
@@ -227,13 +227,15 @@ def _run(name: str, model: Callable[..., Any], inputs: Tensor | tuple) -> Callab
 def _accuracies(models: Mapping[str, Callable[..., Any]], test: Iterable) -> pd.DataFrame:
     """Accuracy of each model, and its change against the first with its standard error."""
 
-    def predicted_classes(inputs: Tensor) -> Tensor:
+    def predicted_classes(inputs: Tensor, labels: Tensor) -> Tensor:
         outputs = [model(place(inputs, device_of(model))) for model in models.values()]
         # Of a text each position has a class.
-        return torch.stack([logits.argmax(1).flatten().cpu() for logits in outputs], dim=1)
+        classes = [require_logits(logits, labels).argmax(1).flatten().cpu() for logits in outputs]
+        return torch.stack(classes, dim=1)
 
     # All models on one pass over the samples: a loader may shuffle them.
-    columns, truth = predict(predicted_classes, test)
+    with torch.no_grad(), explained("a model fails on the test samples"):
+        columns, truth = collect(predicted_classes, test)
     classes, truth = dict(zip(models, columns.T, strict=True)), truth.flatten()
     base, *_ = classes.values()
     rows = {}

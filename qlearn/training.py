@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from qlearn.data.batches import as_labels, as_loader, batches_of
+from qlearn.system.errors import explained
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,7 +57,8 @@ def fit(
     Raises
     ------
     ValueError
-        If ``epochs`` is less than 1, or the loader or the model has nothing to train.
+        If ``epochs`` is less than 1, the loader or the model has nothing to train, or the outputs
+        are no logits.
     FloatingPointError
         If the loss becomes infinite or not a number.
     """
@@ -95,6 +97,7 @@ def _check(model: nn.Module, loader: DataLoader, epochs: int) -> None:
         ) from error
     if length == 0:
         raise ValueError("The training loader holds no batches; give it a set with samples.")
+    require_float32(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
             "The model has no parameters to train; a converted model has none, so train the float "
@@ -110,7 +113,8 @@ def _epoch(
     for inputs, labels in batches_of(loader, model):
         labels = as_labels(labels, inputs)
         optimizer.zero_grad()
-        logits = model(inputs)
+        with explained("the model fails"):
+            logits = require_logits(model(inputs), labels)
         labels = labels.to(logits.device)
         loss = nn.functional.cross_entropy(logits, labels)
         value = loss.item()
@@ -152,22 +156,63 @@ def evaluate(model: Callable[[Tensor], Tensor], loader: Iterable) -> float:
     Raises
     ------
     ValueError
-        If the loader holds no samples.
+        If the loader holds no samples, or the outputs are no logits.
     """
-    return accuracy(*predict(model, loader))
+    with explained("the model fails"):
+        return accuracy(*predict(model, loader))
 
 
 def predict(model: Callable[[Tensor], Tensor], loader: Iterable) -> tuple[Tensor, Tensor]:
     """Return outputs and labels of all samples, as `evaluate` sees them."""
+
+    def logits(inputs: Tensor, labels: Tensor) -> Tensor:
+        return require_logits(model(inputs), labels)
+
     with _evaluation_mode(model), torch.no_grad():
-        pairs = [
-            (model(inputs).cpu(), as_labels(labels, inputs).cpu())
-            for inputs, labels in batches_of(loader, model)
-        ]
+        return collect(logits, loader, model)
+
+
+def collect(
+    run: Callable[[Tensor, Tensor], Tensor], loader: Iterable, model: object = None
+) -> tuple[Tensor, Tensor]:
+    """Return what ``run(inputs, labels)`` gives for each batch, and the labels of all samples."""
+    pairs = []
+    for inputs, given in batches_of(loader, model):
+        labels = as_labels(given, inputs)
+        pairs.append((run(inputs, labels).cpu(), labels.cpu()))
     if not sum(len(labels) for _, labels in pairs):
         raise ValueError("The test loader holds no samples; give it a set with samples.")
     outputs, labels = zip(*pairs, strict=True)
     return torch.cat(outputs), torch.cat(labels)
+
+
+def require_logits(outputs: object, labels: Tensor | None = None) -> Tensor:
+    """Return a classifier's outputs, or raise a ValueError if they are no N×classes tensor."""
+    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else None
+    dimensions = 3 if labels is not None and labels.dim() == 2 else 2  # of a text, at each position
+    if shape is None or len(shape) != dimensions or shape[1] < 2:
+        found = f"a tensor of shape {shape}" if shape is not None else f"a {type(outputs).__name__}"
+        raise ValueError(
+            f"the model returns {found}, not one tensor of N×classes logits, of two classes or "
+            "more: wrap it in a module that does (cat([-x, x], 1) makes two of a single logit x)."
+        )
+    wrong = [] if labels is None else labels[(labels < 0) | (labels >= shape[1])].tolist()
+    if wrong:
+        raise ValueError(
+            f"there is a label {wrong[0]}, and the model has {shape[1]} outputs: number the "
+            "classes from 0, and give the model an output for each."
+        )
+    return outputs
+
+
+def require_float32(model: nn.Module) -> None:
+    """Raise a ValueError when a model's parameters are floats of another precision."""
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if kinds:
+        raise ValueError(
+            f"the model's weights are {', '.join(map(str, kinds))}: call float() on it first, "
+            "since only float32 models are trained and quantized here."
+        )
 
 
 def accuracy(logits: Tensor, classes: Tensor) -> float:

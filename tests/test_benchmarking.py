@@ -164,7 +164,7 @@ def test_compare_names_the_model_that_cannot_run(mlp):
 def test_compare_refuses_training_mode_and_nothing(mlp):
     with pytest.raises(ValueError, match="'m' is in training mode"):
         qlearn.compare({"m": mlp.train()}, torch.rand(1, 1, 28, 28))
-    with pytest.raises(ValueError, match="nothing to compare"):
+    with pytest.raises(ValueError, match="models to compare by name"):
         qlearn.compare({}, torch.rand(1, 784))
 
 

@@ -183,6 +183,62 @@ def test_evaluate_takes_scripted_and_exported_models(model, loaders):
     assert forms["scripted"].training
 
 
+class Returns(nn.Module):
+    def __init__(self, outputs=5, make=lambda y: y):
+        super().__init__()
+        self.fc, self.make = nn.Linear(8, outputs), make
+
+    def forward(self, x):
+        return self.make(self.fc(x))
+
+
+NO_LOGITS = {
+    "dict": Returns(make=lambda y: {"logits": y}),
+    "tuple": Returns(make=lambda y: (y, y)),
+    "one logit": Returns(1),
+    "no second dimension": Returns(1, lambda y: y[:, 0]),
+    "map": Returns(make=lambda y: y[..., None, None].expand(-1, -1, 4, 4)),
+    "sequence": Returns(make=lambda y: y[:, None].expand(-1, 6, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LOGITS)
+def test_outputs_that_are_no_logits_are_refused_by_all(kind, tmp_path, monkeypatch):
+    """One check stands before all that measures a classifier."""
+    monkeypatch.chdir(tmp_path)
+    model, inputs, labels = NO_LOGITS[kind].eval(), torch.rand(8, 8), torch.arange(8) % 5
+    batches, samples = [(inputs, labels)], data.common.Samples(inputs, labels)
+    for function in (
+        lambda: fit(model, batches, epochs=1),
+        lambda: evaluate(model, batches),
+        lambda: qlearn.compare({"a": model}, inputs, batches, seconds=0.001),
+        lambda: qlearn.sensitivity(model, batches, batches),
+        lambda: qlearn.sweep(model, ["fp32"], data.DataSet(samples, samples, tuple("abcde"))),
+        lambda: qlearn.submit("a", model, inputs),
+    ):
+        with pytest.raises(ValueError, match="returns a .*, not one tensor of N×classes logits"):
+            function()
+
+
+def test_labels_that_no_output_has_are_refused():
+    batches = [(torch.rand(5, 8), torch.arange(1, 6))]
+    for function in (lambda m: fit(m, batches, epochs=1), lambda m: evaluate(m, batches)):
+        with pytest.raises(ValueError, match="a label 5, and the model has 5 outputs"):
+            function(Returns())
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
+def test_models_that_are_not_float32_are_told_to_be_so(dtype):
+    model, labels = Returns().to(dtype), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"weights are torch\.\w+: call float\(\)"):
+        fit(model, [(torch.rand(4, 8, dtype=dtype), labels)], epochs=1)
+    with pytest.raises(ValueError, match=r"different types: call float\(\)"):
+        evaluate(model, [(torch.rand(4, 8), labels)])
+    for function in (qlearn.schemes.static_fx, lambda m, d: qlearn.sensitivity(m.eval(), d, d)):
+        with pytest.raises(ValueError, match=r"weights are torch\.\w+: call float\(\)"):
+            function(model.eval(), [(torch.rand(4, 8), labels)])
+
+
 class Elsewhere(nn.Module):
     """A stand-in for a model on a GPU: it takes inputs on its device only."""
 

@@ -15,6 +15,7 @@ from qlearn.exercises import run
 from qlearn.exercises.conditions import conditions_of
 from qlearn.exercises.reading import FOLDER, KINDS, LIMIT_MB, MADE_WITH, RECORD, VALUE, Answer
 from qlearn.system.errors import explain, name_error
+from qlearn.training import require_logits
 
 # What cannot be handed in as it is, by the name of its class.
 REMEDIES = {
@@ -116,6 +117,7 @@ def _form_of_module(
     except Exception as error:
         raise ValueError(f"{name!r} fails at its first input: {_place(model, arguments)}"
                          f"{explain(error)}.") from None  # fmt: skip
+    require_logits(expected)
     if _is_torchao(model):
         # Tracing a torchao model can end the process; exporting is its own way out.
         # The first dimension of each argument is the batch, and may be another when it is graded.
@@ -137,9 +139,13 @@ def _scripted(name: str, model: nn.Module, arguments: tuple) -> torch.jit.Script
     if isinstance(model, torch.jit.ScriptModule):
         return model
     try:
+        if any(isinstance(layer, nn.TransformerEncoderLayer) for layer in model.modules()):
+            raise ValueError("its fast path is more than a model may call")
         return torch.jit.script(model)
     except Exception as error:
         reason = name_error(error)  # many honest models cannot be scripted: they are traced
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad():
             traced = torch.jit.trace(model, arguments)
@@ -148,6 +154,8 @@ def _scripted(name: str, model: nn.Module, arguments: tuple) -> torch.jit.Script
             f"{name!r} runs, but TorchScript can neither script nor trace it "
             f"({name_error(error)}): hand in the converted model itself."
         ) from None
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     print(
         f"{name!r} cannot be scripted ({reason}), so it was traced: a branch or a loop in it "
         "stays as it ran for example_inputs."

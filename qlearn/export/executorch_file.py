@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from qlearn.export import common
 from qlearn.export.contents import executorch_contents
 from qlearn.export.noise import quiet
-from qlearn.export.refusals import ELSEWHERE, Refusal, refusing
-from qlearn.quantization.pt2e import lower_to_xnnpack, quantize_for_xnnpack
+from qlearn.export.refusals import Refusal, refusing
+from qlearn.quantization.pt2e import lower_to_xnnpack, quantize_for_xnnpack, require_agreement
 from qlearn.system.cache import write_whole
+from qlearn.system.errors import ELSEWHERE, explained
 
 
 def executorch(
@@ -59,7 +60,8 @@ def executorch(
     Source: https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html
     """
     with write_whole(common.require_folder(path)) as unfinished:
-        source = common.require_runnable(model, example, calibration)
+        source = int8 = common.require_runnable(model, example, calibration)
+        example = example.contiguous()
         inputs = common.gather_inputs(example, check)
         with quiet(), refusing("ExecuTorch"), torch.no_grad():
             graph = torch.export.export(source, (example,))
@@ -73,6 +75,8 @@ def executorch(
             _require_kernels(contents.leftovers)
             run = executorch_method(unfinished)
             run(example)
+            if common.is_quantized(int8):
+                require_agreement(int8, run, inputs)
         exact = calibration is None and common.is_float32(source)
         measured = common.verify(unfinished, run, source, inputs, exact)
     return common.Exported(Path(path), *measured, contents.delegates, contents.leftovers)
@@ -121,6 +125,7 @@ def executorch_method(path: str | Path, threads: int | None = None) -> Callable[
         method = Runtime.get().load_program(path).load_method("forward")
 
     def run(inputs: Tensor) -> Tensor:
-        return method.execute([inputs])[0]
+        with explained(f"the file does not run on an input of shape {tuple(inputs.shape)}"):
+            return method.execute([inputs.contiguous()])[0]
 
     return run

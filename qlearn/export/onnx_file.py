@@ -11,6 +11,7 @@ from qlearn.export import common
 from qlearn.export.noise import quiet
 from qlearn.export.refusals import refusing
 from qlearn.system.cache import write_whole
+from qlearn.system.errors import explained
 
 
 def onnx(
@@ -132,6 +133,7 @@ def onnx_session(path: str | Path, threads: int | None = None) -> Callable[[Tens
     name = session.get_inputs()[0].name
 
     def run(inputs: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: inputs.numpy()})[0])
+        with explained(f"the file does not run on an input of shape {tuple(inputs.shape)}"):
+            return torch.from_numpy(session.run(None, {name: inputs.detach().numpy()})[0])
 
     return run

@@ -6,6 +6,7 @@ scheme.
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -15,6 +16,7 @@ from qlearn.calibration import inputs_of, record, require_eval
 from qlearn.quantization.fx import NO_TRACE
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, round_weights
 from qlearn.system.errors import explained
+from qlearn.training import require_float32
 
 
 def fold(model: nn.Module) -> torch.fx.GraphModule:
@@ -33,8 +35,23 @@ def fold(model: nn.Module) -> torch.fx.GraphModule:
     from torch.fx.experimental.optimization import fuse
 
     require_eval(model, "the model")
-    with explained(NO_TRACE, torch.fx.proxy.TraceError, TypeError):
-        return fuse(torch.fx.symbolic_trace(copy.deepcopy(model))).eval()
+    require_float32(model)
+    with explained(NO_TRACE):
+        traced = torch.fx.symbolic_trace(copy.deepcopy(model))
+        nodes = [node for node in traced.graph.nodes if node.op == "call_module"]
+        calls = Counter(node.target for node in nodes)
+        shared = [
+            traced.get_submodule(node.target)
+            for node in nodes
+            if max(calls[part.target] for part in (node, *node.all_input_nodes)) > 1
+        ]
+        norms = [module for module in shared if getattr(module, "track_running_stats", False)]
+        for norm in norms:  # fuse() would fold once for each call: these it passes over
+            norm.track_running_stats = False
+        fused = fuse(traced, inplace=True).eval()
+        for norm in norms:
+            norm.track_running_stats = True
+        return fused
 
 
 def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from qlearn.calibration import inputs_of, sqnr
 from qlearn.data import DataSet, loaders
+from qlearn.quantization.equalization import fold
 from qlearn.quantization.fx import fx_mapping, quantize_fx
 from qlearn.quantization.qconfigs import weight_qconfig
 from qlearn.quantization.sensitivity import sensitivity
@@ -77,6 +78,7 @@ def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int
     train, test = loaders(data)
     calibration = list(itertools.islice(train, BATCHES))
     qconfig = weight_qconfig(bits, per_channel=False)
+    model = fold(model)
     # Step 1: order the layers by what each of them costs alone, the most sensitive first.
     alone = sensitivity(model, calibration, test, batches=BATCHES, qconfig=qconfig)
     order = list(alone.sort_values("sqnr_db")["layer"])
@@ -88,9 +90,9 @@ def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int
         if count:
             mapping.set_module_name(order[count - 1], None)
         mixed, example = model, inputs_of(calibration[0])
-        with explained(f"the model fails with {count} layers in float", RuntimeError):
+        with explained(f"the model fails with {count} layers in float"):
             if count < len(order):
-                mixed = quantize_fx(model, mapping, qconfig, example, calibration)
+                mixed = quantize_fx(model, mapping, example, calibration)
             outputs, labels = predict(mixed, test)
         share = sum(weights[name] for name in order[:count]) / sum(weights.values())
         mean = bits + share * (FLOAT_BITS - bits)

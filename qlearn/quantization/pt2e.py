@@ -1,15 +1,20 @@
 """PT2E for ExecuTorch's XNNPACK: an exported graph quantized to int8, lowered, and run."""
 
-from collections.abc import Iterable
+import operator
+import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from qlearn.calibration import calibrate, has_observer
+from qlearn.calibration import calibrate, has_observer, sqnr
 
 if TYPE_CHECKING:
     from executorch.exir import ExecutorchProgramManager
+
+# Steps that are rounded to the neighbour leave 30 dB and more between a program and its graph.
+AGREEMENT_DB = 20
 
 
 def quantize_for_xnnpack(graph: nn.Module, batches: Iterable) -> nn.Module:
@@ -34,11 +39,50 @@ def quantize_for_xnnpack(graph: nn.Module, batches: Iterable) -> nn.Module:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     scheme = get_symmetric_quantization_config(is_per_channel=True)
+    _unshare_weights(graph)
     prepared = prepare_pt2e(graph, XNNPACKQuantizer().set_global(scheme))
     if not has_observer(prepared):
         raise ValueError("there is nothing to quantize: XNNPACK has an int8 form of no operator")
     calibrate(prepared, batches)
     return convert_pt2e(prepared)
+
+
+def _unshare_weights(graph: torch.fx.GraphModule) -> None:
+    """Give each call of a layer weights of its own, in place.
+
+    A bias is held in steps of the input's scale times the weight's: XNNPACK would give one to all
+    calls, whose inputs have several scales.
+    """
+    seen = set()
+    layers = [node for node in graph.graph.nodes if re.search("conv|linear", str(node.target))]
+    for layer in layers:
+        for source in [node for node in layer.all_input_nodes if node.op == "get_attr"]:
+            value = operator.attrgetter(source.target)(graph)
+            if id(value) in seen:
+                name = f"copy_{len(seen)}"
+                value = nn.Parameter(value.detach().clone(), requires_grad=False)
+                graph.register_parameter(name, value)
+                with graph.graph.inserting_before(layer):
+                    copied = graph.graph.get_attr(name)
+                copied.meta = dict(source.meta)
+                layer.replace_input_with(source, copied)
+            seen.add(id(value))
+    graph.recompile()
+
+
+def require_agreement(
+    graph: nn.Module, run: Callable[[Tensor], Tensor], inputs: Iterable[Tensor]
+) -> None:
+    """Raise a ValueError if an int8 program computes something else than its own graph."""
+    with torch.no_grad():
+        wanted, found = zip(*((graph(batch), run(batch)) for batch in inputs), strict=True)
+    decibels = sqnr(torch.cat(wanted), torch.cat(found))
+    if decibels < AGREEMENT_DB:
+        raise ValueError(
+            f"XNNPACK's outputs are {decibels:.0f} dB from those of the int8 graph that it was "
+            f"made from, and {AGREEMENT_DB} dB is the least: give each layer weights of its own, "
+            "and no layer an input much larger than those that it was calibrated on."
+        )
 
 
 def lower_to_xnnpack(program: torch.export.ExportedProgram) -> "ExecutorchProgramManager":

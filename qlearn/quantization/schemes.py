@@ -7,34 +7,63 @@ function makes several schemes, the last line names the options.
 """
 
 import copy
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import torch
 import torch.ao.quantization as tq
 from torch import Tensor, nn
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
+from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.utils.data import DataLoader
 
-from qlearn.calibration import calibrate, inputs_of
-from qlearn.quantization.fx import clip_weights, fx_mapping, quantize_fx
-from qlearn.quantization.pt2e import Program, lower_to_xnnpack, quantize_for_xnnpack
+from qlearn.calibration import inputs_of
+from qlearn.quantization import eager
+from qlearn.quantization.eager import CALIBRATION_BATCHES
+from qlearn.quantization.fx import convert_clipped, copy_with_paddings, fx_mapping, quantize_fx
+from qlearn.quantization.pt2e import (
+    Program,
+    lower_to_xnnpack,
+    quantize_for_xnnpack,
+    require_agreement,
+)
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.quantization.weight_only import int4_calibrated, int4_packed
-from qlearn.training import fit
+from qlearn.system.errors import explained
+from qlearn.training import fit, require_float32, require_logits
 
 Scheme = Callable[[nn.Module, DataLoader], nn.Module]
 
-CALIBRATION_BATCHES = 8
 QAT_EPOCHS = 2
 # Of QAT, by bits: at 8 a good model needs little, and a usual rate would do it harm.
 LEARNING_RATES = {8: 1e-4, 4: 1e-3, 3: 1e-3}
-FUSABLE = ([nn.Conv2d, nn.BatchNorm2d, nn.ReLU], [nn.Conv2d, nn.BatchNorm2d],
-           [nn.Conv2d, nn.ReLU], [nn.Linear, nn.ReLU])  # fmt: skip
 
 
+def _explaining(function: Scheme) -> Scheme:
+    """Have a scheme say why it does not take a model, or why what it made does not run."""
+
+    @functools.wraps(function)
+    def scheme(model: nn.Module, train: Iterable, *arguments: object, **options: object):
+        require_float32(model)
+        batch = next(iter(train), None)
+        if batch is None:
+            raise ValueError("the training loader holds no batches; give it a set with samples.")
+        inputs = inputs_of(batch)
+        with explained("the model fails"), torch.no_grad():
+            outputs = model(inputs)
+        if not isinstance(outputs, Tensor):
+            require_logits(outputs)
+        with explained("this scheme does not take the model"):
+            made = function(model, train, *arguments, **options)
+        with explained("the model that was made fails"), torch.no_grad():
+            made(inputs)
+        return made
+
+    return scheme
+
+
+@_explaining
 def fp32(model: nn.Module, train: DataLoader) -> nn.Module:
     """Return the float model itself, which the others are compared with."""
     return model
@@ -54,6 +83,7 @@ class Cast(nn.Module):
         return self.model(x).float()
 
 
+@_explaining
 def cast(model: nn.Module, train: DataLoader, dtype: torch.dtype) -> nn.Module:
     """Hold weights and compute in 16-bit floats.
 
@@ -62,69 +92,25 @@ def cast(model: nn.Module, train: DataLoader, dtype: torch.dtype) -> nn.Module:
     return Cast(model, dtype).eval()
 
 
+@_explaining
 def int8_dynamic(model: nn.Module, train: DataLoader) -> nn.Module:
     """Hold int8 weights; find the activations' ranges at every call. The rest stays float.
 
     ``quantize_dynamic(model, {nn.Linear, nn.LSTM, nn.GRU}, dtype=torch.qint8)``
     """
     kinds = {nn.Linear, nn.LSTM, nn.GRU}
-    if not any(type(module) in kinds for module in model.modules()):
-        raise ValueError("there is nothing to quantize: no Linear, LSTM or GRU layer")
+    if not any(name and type(module) in kinds for name, module in model.named_modules()):
+        raise ValueError(
+            "there is nothing to quantize: no Linear, LSTM or GRU layer inside the model (one that "
+            "is itself such a layer has to be put into a Sequential)"
+        )
     return tq.quantize_dynamic(model, kinds, dtype=torch.qint8)
 
 
-def static_eager(model: nn.Module, train: DataLoader, per_channel: bool) -> nn.Module:
-    """Compute in int8, with ranges found beforehand (eager mode).
-
-    ``fused = fuse_modules(QuantWrapper(model), groups)``; ``fused.qconfig = QConfig(
-    get_default_qconfig("x86").activation, observer)``, where the weights' observer is a symmetric
-    ``MinMaxObserver`` or ``PerChannelMinMaxObserver`` of qint8; ``prepared = prepare(fused)``; run
-    it on some batches; ``convert(prepared)``
-
-    Raises
-    ------
-    ValueError
-        If the inputs are integers, or if fusing layers that are defined one after the other
-        changes what the model computes.
-    """
-    example = inputs_of(next(iter(train)))
-    if not example.is_floating_point():
-        raise ValueError(
-            "its inputs are integers, which QuantWrapper would quantize: eager mode needs a "
-            "QuantStub behind the embedding, set by hand (exercise 2 does it)"
-        )
-    # Step 1: quantize at the entrance, dequantize at the exit.
-    wrapped = tq.QuantWrapper(copy.deepcopy(model)).eval()
-    # Step 2: fuse batch norms and ReLUs into the layers before them.
-    groups = _fusable_groups(wrapped)
-    fused = tq.fuse_modules(wrapped, groups) if groups else wrapped
-    with torch.no_grad():
-        if not torch.allclose(fused(example), model(example), rtol=1e-3, atol=1e-4):
-            raise ValueError(
-                "fusing neighbours changed the model's outputs: its layers are not called in the "
-                "order of their definition, so eager mode needs a fusion list made by hand"
-            )
-    # Step 3: insert observers, calibrate them, and convert to int8 layers.
-    fused.qconfig = weight_qconfig(8, per_channel)
-    prepared = tq.prepare(fused)
-    calibrate(prepared, train, CALIBRATION_BATCHES)
-    return tq.convert(prepared)
+static_eager = _explaining(eager.static_eager)
 
 
-def _fusable_groups(model: nn.Module) -> list[list[str]]:
-    """Names of layers that eager mode can fuse and that follow one another in their parent."""
-    groups = []
-    for prefix, parent in model.named_modules():
-        children = [(f"{prefix}.{name}".lstrip("."), m) for name, m in parent.named_children()]
-        while children:
-            kinds = [type(module) for _, module in children]
-            chain = next((c for c in FUSABLE if kinds[: len(c)] == c), [])
-            if chain:
-                groups.append([name for name, _ in children[: len(chain)]])
-            children = children[max(1, len(chain)) :]
-    return groups
-
-
+@_explaining
 def static_fx(
     model: nn.Module,
     train: Iterable[Tensor | tuple[Tensor, Tensor]],
@@ -142,9 +128,10 @@ def static_fx(
     qconfig = weight_qconfig(bits, per_channel)
     example = inputs_of(next(iter(train)))
     batches = itertools.islice(train, CALIBRATION_BATCHES)
-    return quantize_fx(model, fx_mapping(qconfig), qconfig, example, batches)
+    return quantize_fx(model, fx_mapping(qconfig), example, batches)
 
 
+@_explaining
 def qat(
     model: nn.Module,
     train: DataLoader,
@@ -166,12 +153,12 @@ def qat(
         weight=weight or fake_quantizer(bits, per_channel=True),
     )
     example = inputs_of(next(iter(train)))
-    prepared = prepare_qat_fx(copy.deepcopy(model).train(), fx_mapping(qconfig), (example,))
+    prepared = prepare_qat_fx(copy_with_paddings(model).train(), fx_mapping(qconfig), (example,))
     # Step 2: fine-tune, the last epoch with ranges and batch-norm statistics frozen.
-    freeze = partial(_freeze, last=epochs)
+    freeze = functools.partial(_freeze, last=epochs)
     fit(prepared, train, epochs=epochs, learning_rate=LEARNING_RATES[bits], on_epoch=freeze)
     # Step 3: convert the fake quantizers to int8 layers.
-    return clip_weights(convert_fx(prepared), qconfig)
+    return convert_clipped(prepared)
 
 
 def _freeze(model: nn.Module, epoch: int, last: int) -> None:
@@ -180,6 +167,7 @@ def _freeze(model: nn.Module, epoch: int, last: int) -> None:
         model.apply(torch.ao.nn.intrinsic.qat.freeze_bn_stats)
 
 
+@_explaining
 def pt2e(model: nn.Module, train: DataLoader) -> nn.Module:
     """Compute in int8 in ExecuTorch's XNNPACK, from a graph of ``torch.export`` (PT2E).
 
@@ -194,9 +182,12 @@ def pt2e(model: nn.Module, train: DataLoader) -> nn.Module:
     quantized = quantize_for_xnnpack(graph, itertools.islice(train, CALIBRATION_BATCHES))
     # Step 3: lower the quantized graph to XNNPACK's kernels.
     exported = torch.export.export(quantized, (example,), dynamic_shapes=shapes)
-    return Program(lower_to_xnnpack(exported).buffer).eval()
+    program = Program(lower_to_xnnpack(exported).buffer).eval()
+    require_agreement(quantized, program, [example])
+    return program
 
 
+@_explaining
 def torchao(model: nn.Module, train: DataLoader, config: str, **options: object) -> nn.Module:
     """Replace the weights of Linear layers by quantized tensors; the rest stays float.
 
@@ -217,13 +208,16 @@ def torchao(model: nn.Module, train: DataLoader, config: str, **options: object)
     for name in linear:
         layer = quantized.get_submodule(name)
         if not type(layer.weight).__module__.startswith("torchao."):
-            raise ValueError(f"{name} stayed float: {config} does not take {layer}")
+            raise ValueError(
+                f"{name or 'the model'} stayed float: {config} does not take "
+                f"{type(layer).__name__} weights of shape {tuple(layer.weight.shape)}"
+            )
     return quantized
 
 
 def _with(function: Callable[..., nn.Module], **options: object) -> Scheme:
     """Set a function's options, and name them in its docstring."""
-    scheme = partial(function, **options)
+    scheme = functools.partial(function, **options)
     words = ", ".join(f"{name}={value!r}" for name, value in options.items())
     scheme.__doc__ = f"{inspect.getdoc(function)}\n\nHere: {words}."
     return scheme
@@ -242,9 +236,9 @@ ALL: dict[str, Scheme] = {
     "int8_dynamic_torchao": _with(torchao, config="Int8DynamicActivationInt8WeightConfig"),
     "int8_weights_torchao": _with(torchao, config="Int8WeightOnlyConfig"),
     "int4_weights_torchao": _with(torchao, config="Int4WeightOnlyConfig", group_size=32),
-    "int4_weights_packed": int4_packed,
-    "gptq": _with(int4_calibrated, method="gptq"),
-    "awq": _with(int4_calibrated, method="awq"),
+    "int4_weights_packed": _explaining(int4_packed),
+    "gptq": _with(_explaining(int4_calibrated), method="gptq"),
+    "awq": _with(_explaining(int4_calibrated), method="awq"),
     "int8_qat": _with(qat, bits=8),
     "int4_qat": _with(qat, bits=4),
 }

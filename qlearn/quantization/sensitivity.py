@@ -12,6 +12,7 @@ from torch.ao.quantization import QConfig, QConfigMapping, QuantWrapper, get_def
 from tqdm import tqdm
 
 from qlearn.calibration import Call, inputs_of, require_eval, run_hooked, sqnr
+from qlearn.quantization.equalization import fold
 from qlearn.quantization.fx import NOT_SUPPORTED, quantize_fx
 from qlearn.quantization.qconfigs import LAYERS
 from qlearn.system.errors import explained
@@ -61,9 +62,11 @@ def layer_errors(
         raise ValueError("the second model has no quantized layer: run convert() on it first.")
     norms = {name: module for name, module in layers.items() if _is_batch_norm(module)}
     hooked = {name: _output_of(layers[name]) for name in names if name in floats}
-    with explained("the quantized model fails", RuntimeError):
+    with explained("the quantized model fails"):
         calls = run_hooked(quantized, norms | hooked, inputs_of(batch))
     approximations = _values(call for call in calls if call.name in hooked)
+    # A zero point of 0 leaves no negative levels: the layer has absorbed a ReLU.
+    rectified = {call.name for call in calls if _has_no_negatives(call.result)}
     # Step 2: record the float layers' outputs, after what was fused into the quantized ones.
     unfused = {call.name for call in calls if _is_batch_norm(call.module)}
     references = _references(float_model, hooked, unfused, inputs_of(batch))
@@ -78,7 +81,7 @@ def layer_errors(
         if [v.shape for v in reference] != [v.shape for v in approximation]:
             continue
         x, y = (torch.cat([v.flatten() for v in side]) for side in (reference, approximation))
-        x = x.relu() if fused and "ReLU" in kind else x
+        x = x.relu() if name in rectified or (fused and "ReLU" in kind) else x
         rows.append({"layer": name, "kind": kind, "sqnr_db": sqnr(x, y)})
     if not rows:
         raise ValueError(
@@ -94,7 +97,7 @@ def _references(
     modules = _named(model)
     norms = {n: m for n, m in modules.items() if _is_batch_norm(m) and n not in unfused}
     hooked = norms | {name: _output_of(modules[name]) for name in layers}
-    with explained("the float model fails", RuntimeError):
+    with explained("the float model fails"):
         calls = run_hooked(model, hooked, inputs)
     # A batch norm belongs to the layer whose very output it received.
     after = {id(call.source): call for call in calls if call.name in norms}
@@ -148,7 +151,8 @@ def sensitivity(
     Wu et al. 2020, Integer Quantization for Deep Learning Inference (arXiv 2004.09602), on partial
     quantization; they compare accuracies only.
     """
-    require_eval(model, "the model")
+    # Step 1: fold batch norms, and list the layers.
+    model = fold(model)
     names = [name for name, module in model.named_modules() if name and type(module) in LAYERS]
     if not names:
         raise ValueError("the model has no Conv2d or Linear layer inside it to quantize.")
@@ -156,16 +160,17 @@ def sensitivity(
     calibration = list(itertools.islice(loader, batches))
     if not calibration:
         raise ValueError("nothing to calibrate with: give a loader and batches of at least one.")
-    # Step 1: the float model's outputs, which the others are compared with.
-    logits, labels = predict(model, test)
+    # Step 2: the float model's outputs, which the others are compared with.
+    with explained("the model fails"):
+        logits, labels = predict(model, test)
     rows = []
     for name in tqdm(names, desc="sensitivity", unit="layer", file=sys.stdout):
-        # Step 2: a model with this layer quantized and the others in float.
-        with explained(f"the model fails with {name} quantized", RuntimeError):
+        # Step 3: a model with this layer quantized and the others in float.
+        with explained(f"the model fails with {name} quantized"):
             outputs, seen = predict(_quantize_layer(model, name, qconfig, calibration), test)
         if not torch.equal(seen, labels):
             raise ValueError("test gave its samples in another order: use a loader that does not.")
-        # Step 3: what that costs, in accuracy and in the outputs' SQNR, which is finer.
+        # Step 4: what that costs, in accuracy and in the outputs' SQNR, which is finer.
         right = accuracy(outputs, labels)
         rows.append((name, right, right - accuracy(logits, labels), sqnr(logits, outputs)))
     table = pd.DataFrame(rows, columns=["layer", "accuracy", "change", "sqnr_db"])
@@ -177,7 +182,7 @@ def _quantize_layer(model: nn.Module, name: str, qconfig: QConfig, calibration: 
     mapping = QConfigMapping().set_module_name(name, qconfig)
     example = inputs_of(calibration[0])
     try:
-        converted = quantize_fx(model, mapping, qconfig, example, calibration)
+        converted = quantize_fx(model, mapping, example, calibration)
         if not _is_quantized(converted.get_submodule(name)):
             raise ValueError(NOT_SUPPORTED)
     except ValueError as error:
@@ -209,6 +214,10 @@ def _is_quantized(module: nn.Module) -> bool:
     ours = path.startswith("torch.ao.nn.") and not {"quantized", "qat"}.isdisjoint(path.split("."))
     torchao = type(getattr(module, "weight", None)).__module__.startswith("torchao.")
     return (ours and type(module).__name__ not in _NOT_LAYERS) or torchao
+
+
+def _has_no_negatives(value: Tensor) -> bool:
+    return value.dtype == torch.quint8 and value.q_zero_point() == 0
 
 
 def _is_fused(module: nn.Module) -> bool:

@@ -14,7 +14,9 @@ from qlearn.data import DataSet
 from qlearn.quantization.schemes import ALL, Scheme
 from qlearn.sweeps.row_process import run_row
 from qlearn.sweeps.rows import digest_of, keep_row, kept_row, path_of
+from qlearn.system.errors import explained
 from qlearn.system.machine_load import NotedTable
+from qlearn.training import require_logits
 
 COLUMNS = [
     *("size_mb", "size_ratio", "latency_ms", "spread_ms", "speedup", "speedup_low"),
@@ -80,6 +82,8 @@ def sweep(
     samples = len(data.test)
     if not 1 <= batch <= samples:
         raise ValueError(f"batch is {batch}; it has to be from 1 to {samples}, the test samples.")
+    with explained("the model fails"), torch.no_grad():
+        require_logits(model(torch.stack([data.test[index][0] for index in range(batch)])))
     content = digest_of(model, data, batch)
     rows, begun = {}, time.monotonic()
     bar = tqdm(chosen.items(), desc="sweep", unit="scheme", file=sys.stdout, ncols=80)

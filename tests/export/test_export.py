@@ -67,6 +67,23 @@ def test_a_report_is_a_path_and_a_line(files):
     assert files["onnx", "int8"].delegates is None and "delegates" not in str(files["onnx", "int8"])
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_another_batch_size_gets_a_sentence(name, files):
+    run = WRITERS[name][1](files[name, "fp32"])
+    with pytest.raises(ValueError, match=r"of shape \(5, 1, 28, 28\): .*another shape or batch"):
+        run(torch.rand(5, 1, 28, 28))
+    with pytest.raises(ValueError, match="of different types"):
+        run(torch.rand(32, 1, 28, 28, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_example_may_be_any_view(name, tmp_path):
+    view = torch.rand(8, 4).T
+    layer = torch.nn.Sequential(torch.nn.Linear(8, 3)).eval()
+    made = WRITERS[name][0](layer, view, tmp_path / "view", check=[view])
+    assert torch.allclose(WRITERS[name][1](made)(view), layer(view), atol=1e-5)
+
+
 def test_only_finished_files_are_left(files):
     folder = next(iter(files.values())).path.parent
     assert sorted(os.listdir(folder)) == sorted(made.path.name for made in files.values())

@@ -148,3 +148,35 @@ def test_a_model_that_cannot_be_traced_is_refused():
         equalization.fold(Branch().eval())
     with pytest.raises(ValueError, match="training mode"):
         equalization.fold(models.MLP())
+
+
+class Shared(nn.Module):
+    """A convolution and its batch norm, both called twice, or each norm once."""
+
+    def __init__(self, norms):
+        super().__init__()
+        self.conv, self.norms = nn.Conv2d(2, 2, 3), nn.ModuleList(norms)
+
+    def forward(self, x):
+        x = self.norms[0](self.conv(x)).relu()
+        return self.norms[-1](self.conv(x))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_folding_keeps_the_outputs_where_layers_are_shared(count):
+    torch.manual_seed(0)
+    model, x = Shared([nn.BatchNorm2d(2) for _ in range(count)]), torch.rand(8, 2, 8, 8)
+    with torch.no_grad():
+        for _ in range(20):
+            model.train()(x)
+        assert torch.allclose(equalization.fold(model.eval())(x), model(x), atol=1e-6)
+
+
+def test_folding_takes_linear_layers():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()), torch.rand(9, 4)
+    with torch.no_grad():
+        model.train()(x)
+        folded = equalization.fold(model.eval())
+        assert torch.allclose(folded(x), model(x), atol=1e-6)
+    assert not any("BatchNorm" in type(module).__name__ for module in folded.modules())

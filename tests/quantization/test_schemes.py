@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import qlearn
 from qlearn import benchmarking, calibration, data, models, schemes
 from qlearn.quantization.groups import round_to_nearest
 from qlearn.quantization.weight_only import Int4Linear
@@ -81,7 +82,7 @@ def test_a_docstring_shows_the_calls_and_the_options(name):
 def test_a_layer_that_torchao_passes_over_is_no_quantized_layer():
     model = nn.Sequential(nn.Linear(48, 64), nn.ReLU()).eval()
     with pytest.raises(ValueError, match="0 stayed float"):
-        schemes.torchao(model, [], "Int4WeightOnlyConfig", group_size=32)
+        schemes.torchao(model, [torch.rand(2, 48)], "Int4WeightOnlyConfig", group_size=32)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(64, 32), (50, 10)])
@@ -111,3 +112,69 @@ def test_a_batch_of_a_cnn_goes_through_the_schemes_of_images(digits, base_models
         with torch.no_grad():
             made = schemes.ALL[name](model, train)(images)
         assert calibration.sqnr(model(images), made) > 12, name
+
+
+def settled(*layers, shape):
+    """Return layers whose batch norms have met data, and a loader."""
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(*layers), 2 * torch.rand(64, *shape) - 1
+    with torch.no_grad():
+        for _ in range(20):
+            model.train()(inputs)
+    return model.eval(), [(inputs, torch.arange(64) % 5)]
+
+
+LINEAR_BN = (nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5))
+CONV1D_BN = (nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5))
+
+
+@pytest.mark.parametrize("layers, shape", [(LINEAR_BN, (16,)), (CONV1D_BN, (2, 8))])
+def test_batch_norms_behind_linear_and_1d_layers_are_folded(layers, shape):
+    model, loader = settled(*layers, shape=shape)
+    x = loader[0][0]
+    for make in (schemes.static_eager, schemes.static_fx):
+        made = make(model, loader, per_channel=True)
+        assert calibration.sqnr(model(x), made(x)) > 25
+    table = qlearn.layer_errors(model, made, x)
+    assert table.sqnr_db.min() > 25, "the reference has the ReLU that int8 has absorbed"
+    if shape == (16,):
+        assert qlearn.sensitivity(model, loader, loader).sqnr_db.min() > 25
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_transposed_convolution_keeps_its_own_scheme(bits, per_channel):
+    model, loader = settled(nn.ConvTranspose2d(2, 4, 2), nn.Flatten(), shape=(2, 4, 4))
+    x = loader[0][0]
+    made = schemes.static_fx(model, loader, per_channel=per_channel, bits=bits)
+    assert calibration.sqnr(model(x), made(x)) > 30
+    made = schemes.static_eager(model, loader, per_channel=per_channel)
+    assert calibration.sqnr(model(x), made(x)) > 30
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_paddings_in_words_become_numbers(padding):
+    layer = nn.Conv2d(2, 4, (3, 5), padding=padding, dilation=(2, 1))
+    model, loader = settled(layer, nn.Flatten(), shape=(2, 8, 8))
+    x = loader[0][0]
+    for make in (schemes.static_eager, schemes.static_fx):
+        assert calibration.sqnr(model(x), make(model, loader, per_channel=True)(x)) > 30
+    assert layer.padding == padding
+
+
+def test_same_padding_of_an_even_kernel_is_refused_in_a_sentence():
+    model, loader = settled(nn.Conv2d(2, 4, 2, padding="same"), nn.Flatten(), shape=(2, 8, 8))
+    for make in (schemes.static_eager, schemes.static_fx):
+        with pytest.raises(ValueError, match="even kernel"):
+            make(model, loader, per_channel=True)
+
+
+def test_a_loader_without_batches_is_refused():
+    with pytest.raises(ValueError, match="no batches"):
+        schemes.int8_dynamic(nn.Sequential(nn.Linear(4, 4)).eval(), [])
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(16, 5), nn.Identity()])
+def test_a_model_that_would_stay_float_is_no_int8_model(layer):
+    with pytest.raises(ValueError, match="nothing to quantize"):
+        schemes.int8_dynamic(layer.eval(), [(torch.rand(4, 16), torch.zeros(4))])

@@ -249,6 +249,8 @@ def test_a_missing_stub_is_explained_and_an_earlier_answer_kept(cnn, images, fol
         (nn.Linear(2, 2), torch.rand(1, 2), "training mode"),
         (nn.Linear(2, 2).eval(), torch.rand(1, 3), "do not have the shape"),
         (object(), None, "cannot be handed in"),
+        (torch.rand(3), None, "is a Tensor, which cannot be handed in: hand in a model"),
+        (nn.Linear(2, 2).state_dict(), None, "cannot be handed in: hand in a model, or its tolist"),
     ],
 )
 def test_submit_refuses(thing, inputs, message):
@@ -348,3 +350,21 @@ def test_claim_close():
         checks.claim_close("The accuracy", 0.91, 0.8, 0.005)
     with pytest.raises(AssertionError, match="finite number"):
         checks.claim_close("The accuracy", "high", 0.8, 0.005)
+
+
+def test_an_exported_file_is_handed_in_as_its_report(tmp_path):
+    from qlearn import export
+
+    model, x = nn.Sequential(nn.Linear(4, 3)).eval(), torch.rand(2, 4)
+    made = export.torchscript(model, x, tmp_path / "made.pt")
+    assert torch.equal(qlearn.submit("file", made).load()(x), model(x))
+
+
+def test_a_transformer_is_handed_in_without_its_fast_path():
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    parts = nn.TransformerEncoder(layer, 1), nn.Flatten(), nn.Linear(12, 3)
+    model, x = nn.Sequential(*parts).eval(), torch.rand(2, 3, 4)
+    answer = qlearn.submit("transformer", model, x)
+    with torch.no_grad():
+        assert torch.allclose(answer.load()(x), model(x), atol=1e-5)
+    assert torch.backends.mha.get_fastpath_enabled()
