@@ -8,6 +8,8 @@
 #   make bench-steady  measure what other programs on the machine do to lessons and exercises
 #   make bench-setup  measure how long `make lab` takes from a fresh clone
 #   make bench   measure each technique on each model (bench/results.md)
+#   make site    build the course as pages with outputs, into build/site
+#   make slides  a deck for each lesson, with notes for its speaker, into build/slides
 #   make release write notebooks/exercises anew from solutions
 #   make lock    resolve pyproject.toml anew into requirements.lock
 #
@@ -28,7 +30,7 @@ INSTALL = --requirements requirements.lock
 endif
 
 .PHONY: lab test test-long test-exercises test-grading prepare setup bench bench-grading bench-steady \
-	bench-setup lock clean release
+	bench-setup lock clean release site slides
 
 # Base models that are missing are made while JupyterLab is open. LAB holds more options, as in
 # make lab LAB="--no-browser --port 8890"
@@ -90,9 +92,24 @@ $(INSTALLED): requirements.lock pyproject.toml
 	touch $@
 
 lock:
-	$(UV) pip compile pyproject.toml --extra test --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --extra test --extra site --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --upgrade --output-file requirements.lock
+
+# The pages need nothing from elsewhere: what formulas and tests load comes from npm, once. Lessons
+# are executed where they have changed; QLEARN_SITE_EXECUTION=off leaves their outputs out.
+site: setup build/npm/.installed
+	$(BIN)/sphinx-build -q -W --keep-going -c notebooks/site notebooks build/site
+
+# Outputs are those that `make site` has left in its cache.
+slides: setup build/npm/.installed
+	$(BIN)/python notebooks/site/slides.py build/slides
+
+build/npm/.installed: notebooks/site/package.json notebooks/site/package-lock.json
+	mkdir -p build/npm
+	cp $^ build/npm
+	cd build/npm && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 clean:
 	rm -rf .venv

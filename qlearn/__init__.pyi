@@ -15,6 +15,7 @@ from qlearn.exercises import start as start
 from qlearn.exercises import submit as submit
 from qlearn.exercises.hints import hint as hint
 from qlearn.export import arm as arm
+from qlearn.export import device as device
 from qlearn.plotting import comparison as comparison
 from qlearn.plotting import grid_histogram as grid_histogram
 from qlearn.plotting import pareto_fronts as pareto_fronts
@@ -31,6 +32,11 @@ from qlearn.quantization.mixed_precision import mixed_precision as mixed_precisi
 from qlearn.quantization.sensitivity import layer_errors as layer_errors
 from qlearn.quantization.sensitivity import sensitivity as sensitivity
 from qlearn.room import phone as phone
+from qlearn.room.learner import join as join
+from qlearn.room.learner import leave as leave
+from qlearn.room.learner import raise_hand as raise_hand
+from qlearn.room.learner import share as share
+from qlearn.room.learner import your_turn as your_turn
 from qlearn.sweeps import few_bits as low_bits
 from qlearn.sweeps.few_bits import low_bit_study as low_bit_study
 from qlearn.sweeps.pareto import pareto as pareto
@@ -56,6 +62,7 @@ __all__ = [
     "calibration",
     "checks",
     "data",
+    "device",
     "doctor",
     "export",
     "layerwise",
@@ -79,8 +86,10 @@ __all__ = [
     "fit",
     "grid_histogram",
     "hint",
+    "join",
     "latency",
     "layer_errors",
+    "leave",
     "loaders",
     "low_bit_study",
     "mixed_precision",
@@ -88,11 +97,14 @@ __all__ = [
     "observer_study",
     "pareto",
     "pareto_fronts",
+    "raise_hand",
     "record",
     "sensitivity",
+    "share",
     "show",
     "sqnr",
     "start",
     "submit",
     "sweep",
+    "your_turn",
 ]

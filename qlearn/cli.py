@@ -99,12 +99,15 @@ def export(
     int8: Annotated[
         bool | None, typer.Option("--int8/--fp32", help="One precision instead of both.")
     ] = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Dynamic int8 for ONNX, as an LSTM needs it.")
+    ] = False,
     output: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("exported"),
 ) -> None:
-    """Write a model for other runtimes, and run each file beside the model."""
+    """Write a model for other runtimes, run each file, and write beside it what an app needs."""
     from qlearn.export.command import export_command
 
-    raise typer.Exit(export_command(model, to.split(","), int8, output))
+    raise typer.Exit(export_command(model, to.split(","), int8, output, dynamic))
 
 
 @app.command("arm-check")
@@ -120,6 +123,34 @@ def arm_check(file: Annotated[Path, typer.Argument(help="An ExecuTorch file (.pt
         report = arm.check(file)
     typer.echo(str(report))
     raise typer.Exit(0 if report.passes else 1)
+
+
+@app.command()
+def device(
+    files: Annotated[list[Path], typer.Argument(help="ExecuTorch files; the first is the base.")],
+    adb: Annotated[bool, typer.Option("--adb", help="The Android phone on the cable.")] = False,
+    ssh: Annotated[str | None, typer.Option(help="A Linux board: USER@HOST.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="To time each file for, about.")] = 2.0,
+    output: Annotated[Path | None, typer.Option(help="Keep the report here, as JSON.")] = None,
+) -> None:
+    """Time ExecuTorch files on a phone or board itself, and compare their outputs with ours.
+
+    Nothing is installed there, and what is copied is removed. The exit code is 0 if all outputs
+    agree, 1 if some differ, 2 if nothing could be measured. Tested with emulated devices only.
+    """
+    from qlearn.export.device import Adb, Ssh, measure, report
+
+    if adb == (ssh is not None):
+        typer.echo("Say which device: --adb, or --ssh USER@HOST.", err=True)
+        raise typer.Exit(2)
+    with exiting_on(OSError, RuntimeError, ValueError, code=2):
+        with Adb() if adb else Ssh(ssh) as connection:
+            measured = measure(files, connection, threads, seconds)
+        if output is not None:
+            report.write(measured, output)
+    typer.echo(report.describe(measured))
+    raise typer.Exit(0 if measured["agrees"] else 1)
 
 
 @app.command()
@@ -141,6 +172,23 @@ def phone(
     with exiting_on(OSError, RuntimeError, ValueError):
         server = serve(names, lan, address, port, runtime, reports)
     serve_until_interrupted(server)
+
+
+@app.command()
+def room(
+    lan: Annotated[bool, typer.Option("--lan", help="Let the network's notebooks in.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Address to listen on, if not --lan's.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0: a free one.")] = 0,
+    log: Annotated[Path | None, typer.Option(help="File that events are added to.")] = None,
+) -> None:
+    """Serve the board, which shows a room how far it is and who is stuck, and the phone lab."""
+    from qlearn.room.serving import open_room, serve_until_interrupted
+
+    with exiting_on(OSError, RuntimeError, ValueError):
+        opened = open_room(lan, address, port, log)
+    serve_until_interrupted(opened)
 
 
 @app.command()

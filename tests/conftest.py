@@ -109,6 +109,13 @@ def arm_tools() -> str:
 
 
 @pytest.fixture(scope="session")
+def sshd() -> str:
+    """The server of OpenSSH; its client is there too."""
+    needed("ssh", "ssh")
+    return needed("sshd", "sshd", "/usr/sbin/sshd")
+
+
+@pytest.fixture(scope="session")
 def base_models() -> None:
     """Every base model is in the cache, so that no lesson's time includes training one."""
     pretrained.prepare_all()

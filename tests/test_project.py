@@ -51,7 +51,8 @@ def locked(environment: dict[str, str]) -> dict[str, str]:
 def test_the_lock_meets_every_requirement(platform, python):
     environment = {**platform, "python_version": python, "python_full_version": f"{python}.0"}
     versions = locked(environment)
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["site"]]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(versions[requirement.name]), requirement
 
@@ -148,7 +149,7 @@ def test_commands_in_the_pages_exist():
 
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     known, found = get_command(app).commands, 0
-    for path in [ROOT / "README.md", *(ROOT / "notebooks" / "teach").glob("*.md")]:
+    for path in [ROOT / "README.md", *(ROOT / "notebooks" / "teach").rglob("*.md")]:
         for tool, name, rest in re.findall(r"^(qlearn|make) ([a-z-]+)(.*)$", code(path), re.M):
             if name == "needs":  # the Makefile's message to an unfitting Python
                 continue

@@ -32,11 +32,11 @@ _BLOCKS = (
     (0x20AC, 0x20AC),  # euro
 )
 PADDING, UNKNOWN = 0, 1
-_IDS = {
+ALPHABET = {
     chr(point): 2 + index
     for index, point in enumerate(p for first, last in _BLOCKS for p in range(first, last + 1))
 }
-VOCABULARY = 2 + len(_IDS)
+VOCABULARY = 2 + len(ALPHABET)
 
 
 def encode(text: str, length: int = LENGTH) -> Tensor:
@@ -56,8 +56,8 @@ def encode(text: str, length: int = LENGTH) -> Tensor:
     """
     # One code point a letter, however the text was typed, and every white space a space.
     text = " ".join(unicodedata.normalize("NFC", text).split())[:length]
-    ids = [PADDING] * (length - len(text)) + [_IDS.get(character, UNKNOWN) for character in text]
-    return torch.tensor(ids, dtype=torch.int64)
+    ids = [ALPHABET.get(character, UNKNOWN) for character in text]
+    return torch.tensor([PADDING] * (length - len(text)) + ids, dtype=torch.int64)
 
 
 def phrases() -> DataSet:

@@ -9,6 +9,7 @@ VARIANTS = {
     "ex2": {"order": range(6)},
     "ex4": {"first": range(192, 321, 16), "second": range(96, 161, 8)},
 }
+begun: str | None = None  # the exercise of this process's run
 _handed_in: set[str] | None = None  # names of this process's run; None when it has begun none
 
 
@@ -33,13 +34,13 @@ def start(exercise: str, learner: str) -> dict[str, int]:
     ValueError
         If the learner is no text, or an empty one.
     """
-    global _handed_in
+    global begun, _handed_in
     from qlearn.exercises.writing import submit
 
     learner = os.environ.get(LEARNER) or learner
     if not isinstance(learner, str) or not learner.strip():
         raise ValueError('learner is empty: give your name or student id, as in "ada".')
-    _handed_in = set()
+    begun, _handed_in = exercise, set()
     submit("learner", learner.strip())
     return draw(exercise, learner)
 

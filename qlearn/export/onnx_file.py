@@ -1,5 +1,6 @@
 """ONNX files, fp32 or int8, and ONNX Runtime to run them."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from torch import Tensor, nn
 
 from qlearn.export import common
 from qlearn.export.noise import quiet
-from qlearn.export.refusals import refusing
+from qlearn.export.refusals import Refusal, refusing
 from qlearn.system.cache import write_whole
 from qlearn.system.errors import explained
+
+# A convolution stays float: ONNX Runtime has no kernel for a dynamic one with int8 weights.
+DYNAMIC = ["MatMul", "Gather", "LSTM"]
 
 
 def onnx(
@@ -20,6 +24,7 @@ def onnx(
     path: str | Path,
     calibration: common.Inputs | None = None,
     check: common.Inputs | None = None,
+    dynamic: bool = False,
 ) -> common.Exported:
     """Write a model as one ONNX file, int8 if there are inputs to calibrate with, and run it.
 
@@ -40,12 +45,15 @@ def onnx(
         None for fp32; input tensors or (inputs, labels) pairs for int8. All of it is used.
     check
         More inputs to compare the file and the model on.
+    dynamic
+        Make int8 without calibration: weights of linear layers, LSTMs and embeddings, and the
+        ranges of activations anew in each call. An LSTM has no other form in ONNX Runtime.
 
     Raises
     ------
     ValueError
-        If ONNX cannot express the model, the inputs do not fit the example, or the file does not
-        do what the model does: one sentence.
+        If ONNX cannot express the model, the inputs do not fit the example, nothing was quantized
+        dynamically, or the file does not do what the model does: one sentence.
     FileNotFoundError, IsADirectoryError
         If the folder does not exist, or the path is a folder.
 
@@ -53,6 +61,8 @@ def onnx(
     -----
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
+    if dynamic and calibration is not None:
+        raise Refusal("dynamic=True finds ranges while it runs: leave the calibration inputs out.")
     with write_whole(common.require_folder(path)) as unfinished:
         source = common.require_runnable(model, example, calibration)
         inputs = common.gather_inputs(example, check)
@@ -63,9 +73,11 @@ def onnx(
             if calibration is not None:
                 batches = common.calibration_inputs(calibration, example)
                 _quantize(unfinished, common.copy_first(batches, inputs))
+            if dynamic:
+                _quantize_dynamically(unfinished)
             run = onnx_session(unfinished)
             run(example)
-        exact = calibration is None and common.is_float32(source)
+        exact = calibration is None and not dynamic and common.is_float32(source)
         return common.Exported(Path(path), *common.verify(unfinished, run, source, inputs, exact))
 
 
@@ -94,6 +106,24 @@ def _quantize(path: Path, batches: Iterator[Tensor]) -> None:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
+
+
+def _quantize_dynamically(path: Path) -> None:
+    """Replace the fp32 file by one with int8 weights; refuse one that stays as it is."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    simplified = path.with_name("simplified.onnx")
+    quant_pre_process(path, simplified)  # else an LSTM's weights are not seen to be constants
+    quantize_dynamic(simplified, path, weight_type=QuantType.QInt8, op_types_to_quantize=DYNAMIC)
+    kinds = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    weights = (w for w in onnx.load(path).graph.initializer if w.data_type in kinds)
+    if not any(math.prod(weight.dims) > 1 for weight in weights):
+        raise Refusal(
+            "Nothing in the model was quantized dynamically, so the file is not kept: that needs a "
+            "linear layer, an LSTM or an embedding; leave dynamic out for fp32."
+        )
 
 
 def _open_session(path: str | Path, threads: int | None = None):

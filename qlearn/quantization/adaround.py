@@ -27,8 +27,8 @@ def adaround(
 
     The nearest level is the best for each weight alone, not for their sum. A soft choice h in
     [0, 1] for every weight is trained to keep the layer's output, ‖Wx − Ŵx‖², and pushed towards
-    0 or 1 by λ Σ (1 − |2h − 1|^β), with β falling from 20 to 2. Here the first term is relative to
-    ‖Wx‖² and the second a mean, so that one λ serves every layer. The paper's last refinement,
+    0 or 1 by ``λ Σ (1 − |2h − 1|^β)``, with β falling from 20 to 2. Here the first term is relative
+    to ‖Wx‖² and the second a mean, so that one λ serves every layer. The paper's last refinement,
     inputs from the quantized layers before, is left out.
 
     Parameters

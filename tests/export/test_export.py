@@ -173,3 +173,22 @@ def test_quiet_shows_what_was_said_before_an_error(capfd):
         os.write(2, b"the reason\n")
         raise RuntimeError("broken")
     assert "the reason" in capfd.readouterr().err
+
+
+def test_dynamic_onnx_quantizes_an_lstm(tmp_path):
+    model, phrases = pretrained.phrase_lstm(), data.phrases()
+    inputs = torch.stack([phrases.test[index][0] for index in range(64)])
+    whole = export.onnx(model, inputs[:1], tmp_path / "fp32.onnx")
+    made = export.onnx(
+        model, inputs[:1], tmp_path / "int8.onnx", check=inputs.split(1), dynamic=True
+    )
+    assert made.size_mb < 0.3 * whole.size_mb and 30 < made.sqnr_db < 60 and made.top1 > 0.9
+    with pytest.raises(ValueError, match="leave the calibration inputs out"):
+        export.onnx(model, inputs[:1], tmp_path / "x.onnx", inputs.split(1), dynamic=True)
+
+
+@pytest.mark.parametrize("module", [nn.ReLU(), nn.LayerNorm(8), nn.Conv1d(4, 4, 3)])
+def test_dynamic_onnx_says_when_nothing_was_quantized(module, tmp_path):
+    with pytest.raises(ValueError, match="Nothing in the model was quantized dynamically"):
+        export.onnx(module.eval(), torch.rand(1, 4, 8), tmp_path / "x.onnx", dynamic=True)
+    assert not list(tmp_path.iterdir())

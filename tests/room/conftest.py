@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from qlearn.room.phone.report_log import Reports
-from qlearn.room.phone.server import Server
+from qlearn.room.phone.session import LOOPBACK, PhoneLab
 
 RUN = {
     "rounds": 3,
@@ -49,7 +49,9 @@ def make_report():
 def site(tmp_path):
     """A server on loopback with one file, and what a client needs to talk to it."""
     reports, arrived = Reports(tmp_path / "reports.jsonl"), []
-    server = Server("127.0.0.1", 0, {"": b"the page"}, reports, arrived.append)
+    lab = PhoneLab(LOOPBACK, 0, {"": b"the page"}, reports)
+    lab.on_report(arrived.append)
+    server = lab._server
     base = f"http://127.0.0.1:{server.port}"
 
     def request(path, body=None, **headers):
@@ -67,6 +69,7 @@ def site(tmp_path):
         return request("reports", json.dumps(report).encode())
 
     yield SimpleNamespace(
+        lab=lab,
         server=server,
         reports=reports,
         arrived=arrived,

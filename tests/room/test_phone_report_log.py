@@ -133,7 +133,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(make_report, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("qlearn.room.phone.report_log.os.fsync", fail)
+        patched.setattr("qlearn.room.messages.os.fsync", fail)
         with pytest.raises(OSError, match="No space"):
             reports.add(make_report(2))
     assert reports.path.read_bytes() == before and len(reports.all()) == 1

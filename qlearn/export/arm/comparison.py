@@ -103,15 +103,16 @@ def check(path: str | Path, inputs: Iterable[Tensor | Sample] | None = None) -> 
         If a tool is missing, its files cannot be fetched, or the emulator takes too long.
     """
     path = require_file(path, "executorch")
-    wanted = _read_signature(path)
-    samples = _make_samples(path, wanted) if inputs is None else _require_fit(inputs, wanted)
+    wanted = read_signature(path)
+    samples = make_samples(path, wanted) if inputs is None else _require_fit(inputs, wanted)
     # On Arm first: a damaged file can end the process that runs it, and that one is not ours.
-    raw = run_on_arm(path, [[_to_bytes(tensor) for tensor in sample] for sample in samples])
+    raw = run_on_arm(path, [[to_bytes(tensor) for tensor in sample] for sample in samples])
     host = run_on_host(path, samples)
-    return compare(path, host, _to_tensors(path, raw, host))
+    core = "this Arm machine" if on_arm() else f"an emulated Arm {CPU.title()}"
+    return compare(path, host, to_tensors(path, raw, host), core)
 
 
-def _read_signature(path: Path) -> Signature:
+def read_signature(path: Path) -> Signature:
     """Return what the file asks for."""
     if path.read_bytes()[4:8] != IDENTIFIER:
         raise ValueError(f"{path} does not begin as an ExecuTorch file (.pte) does.")
@@ -129,7 +130,8 @@ def _read_signature(path: Path) -> Signature:
         return [(tuple(tensor.sizes()), tensor.dtype()) for tensor in tensors]
 
 
-def _make_samples(path: Path, wanted: Signature) -> list[Sample]:
+def make_samples(path: Path, wanted: Signature) -> list[Sample]:
+    """Make ``SAMPLES`` seeded inputs of the shapes and types that a file asks for."""
     if not all(number in TYPES for _, number in wanted):
         raise ValueError(f"{path} takes an input of a type for which none can be made up.")
     generator = torch.Generator().manual_seed(0)
@@ -154,7 +156,7 @@ def _require_fit(inputs: Iterable[Tensor | Sample], wanted: Signature) -> list[S
     return samples
 
 
-def _to_bytes(tensor: Tensor) -> bytes:
+def to_bytes(tensor: Tensor) -> bytes:
     """Return a tensor's values in its memory order, in which the runtime takes and gives them."""
     dense = tensor.detach().clone()
     return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
@@ -171,15 +173,15 @@ def run_on_host(path: str | Path, samples: Iterable[Sample]) -> list[Sample]:
             return [tuple(map(Tensor.clone, method.execute(sample))) for sample in samples]
         except RuntimeError as error:
             raise Refusal(
-                f"{path} runs on Arm but not on this machine ({error}): export it again."
+                f"{path} does not run on this machine ({error}): export it again."
             ) from error
 
 
-def _to_tensors(path: Path, raw: bytes, host: Sequence[Sample]) -> list[Sample]:
-    """Cut the Arm's bytes into tensors of the shapes and layouts of the host's outputs."""
+def to_tensors(path: Path, raw: bytes, host: Sequence[Sample]) -> list[Sample]:
+    """Cut a device's bytes into tensors of the shapes and layouts of the host's outputs."""
     sizes = [tensor.nbytes for sample in host for tensor in sample]
     if len(raw) != sum(sizes):
-        raise ValueError(f"{path} gives outputs of another size on Arm than on this machine.")
+        raise ValueError(f"{path} gives outputs of another size there than on this machine.")
     parts = iter(torch.frombuffer(bytearray(raw), dtype=torch.uint8).split(sizes))
 
     def take(like: Tensor) -> Tensor:
@@ -188,8 +190,10 @@ def _to_tensors(path: Path, raw: bytes, host: Sequence[Sample]) -> list[Sample]:
     return [tuple(map(take, sample)) for sample in host]
 
 
-def compare(path: str | Path, host: Sequence[Sample], arm: Sequence[Sample]) -> ArmReport:
-    """Compare the outputs of each sample on Arm with the host's, output by output."""
+def compare(
+    path: str | Path, host: Sequence[Sample], arm: Sequence[Sample], core: str
+) -> ArmReport:
+    """Compare the outputs of each sample on a device, ``core``, with the host's, one by one."""
     ratios, differences = [], []
     for wanted, found in zip(zip(*host, strict=True), zip(*arm, strict=True), strict=True):
         reference, values = torch.stack(wanted).double(), torch.stack(found).double()
@@ -200,5 +204,4 @@ def compare(path: str | Path, host: Sequence[Sample], arm: Sequence[Sample]) -> 
     if host[0][0].ndim == 2:
         alike = [x[0].argmax(1) == y[0].argmax(1) for x, y in zip(host, arm, strict=True)]
         top1 = float(torch.cat(alike).double().mean())
-    core = "this Arm machine" if on_arm() else f"an emulated Arm {CPU.title()}"
     return ArmReport(Path(path), len(host), min(ratios), max(differences), top1, core)

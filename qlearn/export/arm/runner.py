@@ -1,7 +1,8 @@
-"""The C++ program that runs a file: ExecuTorch's Arm libraries, compiler and emulator."""
+"""The C++ program that runs a file: ExecuTorch's libraries, compiler and emulator."""
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import platform
 import re
 import shutil
@@ -17,7 +18,10 @@ from qlearn.system.cache import home, write_whole
 from qlearn.system.tools import run_tool
 
 CPU = "cortex-a76"
-SYSROOT = "/usr/aarch64-linux-gnu"  # where Debian puts the C library for Arm
+LOADERS = {"aarch64": "ld-linux-aarch64.so.1", "x86_64": "ld-linux-x86-64.so.2"}
+# What else the program needs to run where there is no C library like the compiler's.
+SYSTEM = ("libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libdl.so.2")
+SYSTEM += ("libpthread.so.0",)
 TOOL_TIMEOUT = 900  # seconds that the emulator, pip and the compiler may each take
 SOURCE = Path(__file__).with_name("runner.cpp")
 # Loaded for what they register (kernels, XNNPACK), although the program names none of it.
@@ -30,21 +34,40 @@ LIBRARIES = (
 )
 
 
+def _is_native(machine: str) -> bool:
+    return platform.system() == "Linux" and platform.machine() == machine
+
+
 def on_arm() -> bool:
     """Return whether this machine is an Arm one, which needs no emulator (untested)."""
-    return platform.system() == "Linux" and platform.machine() == "aarch64"
+    return _is_native("aarch64")
 
 
-def _list_tools() -> dict[str, str]:
-    """Return the programs that are needed, each with the Debian package that holds it."""
-    if on_arm():
-        return {"g++": "g++"}
-    return {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
+def _name_compiler(machine: str) -> tuple[str, str]:
+    """Return the compiler for a kind of machine, and the Debian package that holds it."""
+    if _is_native(machine):
+        return "g++", "g++"
+    return f"{machine}-linux-gnu-g++", f"g++-{machine.replace('_', '-')}-linux-gnu"
 
 
-def missing_tools() -> list[str]:
-    """Return the Debian packages to install before ``check`` can run; empty when all is there."""
-    return [package for program, package in _list_tools().items() if shutil.which(program) is None]
+def missing_tools(machine: str = "aarch64", emulator: bool = True) -> list[str]:
+    """Return the Debian packages to install before ``check`` can run; empty when all is there.
+
+    Without the emulator, they are those that building the program for a machine needs.
+    """
+    tools = dict([_name_compiler(machine)])
+    if emulator and not _is_native(machine):
+        tools[f"qemu-{machine}"] = "qemu-user"
+    return [package for program, package in tools.items() if shutil.which(program) is None]
+
+
+def require_tools(purpose: str, machine: str = "aarch64", emulator: bool = True) -> None:
+    """Raise RuntimeError, which says what to install, if a tool is missing."""
+    if missing := missing_tools(machine, emulator):
+        raise RuntimeError(
+            f"{purpose}: install {' and '.join(missing)} (names of Debian and Ubuntu: apt install "
+            f"{' '.join(missing)})."
+        )
 
 
 def run_on_arm(path: Path, samples: Sequence[Sequence[bytes]]) -> bytes:
@@ -53,17 +76,15 @@ def run_on_arm(path: Path, samples: Sequence[Sequence[bytes]]) -> bytes:
     A sample is the bytes of each input in its memory order; the outputs' bytes are returned, one
     after the other, in the same order.
     """
-    if missing := missing_tools():
-        raise RuntimeError(
-            "The Arm check needs an Arm compiler and emulator: install "
-            f"{' and '.join(missing)} (names of Debian and Ubuntu: apt install "
-            f"{' '.join(missing)})."
-        )
-    emulator = [] if on_arm() else ["qemu-aarch64", "-cpu", CPU, "-L", SYSROOT]
+    require_tools("The Arm check needs an Arm compiler and emulator")
+    emulator = [] if on_arm() else ["qemu-aarch64", "-cpu", CPU]
+    program, loader, *libraries = build("aarch64")
+    search = ":".join(sorted({str(library.parent) for library in libraries}))
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs", Path(folder) / "outputs"
         inputs.write_bytes(b"".join(part for sample in samples for part in sample))
-        command = [*emulator, _compile_runner(), path, inputs, outputs, str(len(samples))]
+        command = [*emulator, loader, "--library-path", search, program]
+        command += ["0", "0", "0", inputs, str(len(samples)), path, outputs]
         try:
             done = subprocess.run(command, capture_output=True, timeout=TOOL_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -72,12 +93,12 @@ def run_on_arm(path: Path, samples: Sequence[Sequence[bytes]]) -> bytes:
                 "fewer or smaller inputs."
             ) from None
         if done.returncode != 0:
-            reason = _explain(done.stderr.decode(errors="replace"), done.returncode)
+            reason = explain_log(done.stderr.decode(errors="replace"), done.returncode)
             raise ValueError(f"{path} does not run on Arm: {reason}.")
         return outputs.read_bytes()
 
 
-def _explain(log: str, code: int) -> str:
+def explain_log(log: str, code: int) -> str:
     """Return why the program failed, from the log of the runtime or the emulator."""
     if operators := re.findall(r"Missing operator: \[\d+\] (\S+)", log):
         return f"the runtime lacks the operators {', '.join(sorted(set(operators)))}"
@@ -88,21 +109,39 @@ def _explain(log: str, code: int) -> str:
     return "".join(errors[0]).rstrip(".") if errors else f"exit code {code}"
 
 
-def _fetch_libraries(cache: Path) -> Path:
-    """Return the folder with headers and libraries of ExecuTorch for Arm; fetch it once."""
+def build(machine: str) -> list[Path]:
+    """Return the program for a kind of machine, its loader, and the libraries that it needs.
+
+    With them it runs on a Linux kernel that has no C library, or another one, such as Android's.
+    """
+    libraries = _find_libraries(machine)
+    compiler, _ = _name_compiler(machine)
+    names = [LOADERS[machine], *SYSTEM]
+    asked = [[compiler, f"-print-file-name={name}"] for name in names]
+    system = [subprocess.run(a, capture_output=True, check=True, text=True) for a in asked]
+    own = [libraries / "lib" / f"lib{name}.so" for name in LIBRARIES]
+    return [_compile(machine, libraries), *(Path(done.stdout.strip()) for done in system), *own]
+
+
+def _find_libraries(machine: str) -> Path:
+    """Return the folder with headers and libraries of ExecuTorch; fetch another machine's once."""
+    if _is_native(machine):
+        return Path(importlib.util.find_spec("executorch").submodule_search_locations[0])
+    cache = home() / ("arm" if machine == "aarch64" else machine)
     version = importlib.metadata.version("executorch").partition("+")[0]
     folder = cache / f"executorch-{version}"
     if folder.is_dir():
         return folder
-    print(f"Fetching ExecuTorch {version} for Arm once; it is kept in {cache}.")
+    name = "Arm" if machine == "aarch64" else machine
+    print(f"Fetching ExecuTorch {version} for {name} once; it is kept in {cache}.")
     with tempfile.TemporaryDirectory() as scratch, write_whole(folder) as made:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        choice = ["--platform", "manylinux_2_28_aarch64", "--python-version", python]
+        choice = ["--platform", f"manylinux_2_28_{machine}", "--python-version", python]
         choice += ["--implementation", "cp", "--only-binary=:all:", "--no-deps"]
         command = [sys.executable, "-m", "pip", "download", "--quiet", *choice]
         run_tool(
             [*command, "--dest", scratch, f"executorch=={version}"],
-            f"pip could not fetch ExecuTorch {version} for Arm, which needs the network once "
+            f"pip could not fetch ExecuTorch {version} for {name}, which needs the network once "
             "({reason}).",
             TOOL_TIMEOUT,
         )
@@ -115,29 +154,26 @@ def _fetch_libraries(cache: Path) -> Path:
     return folder
 
 
-def _compile_runner() -> Path:
+def _compile(machine: str, libraries: Path) -> Path:
     """Return the compiled program; its name changes with anything that it is made from."""
-    cache = home() / "arm"
-    libraries = _fetch_libraries(cache)
-    compiler = next(iter(_list_tools()))
+    compiler, _ = _name_compiler(machine)
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    made_from = SOURCE.read_bytes() + libraries.name.encode() + version
-    runner = cache / f"runner-{hashlib.sha256(made_from).hexdigest()[:10]}"
+    executorch = importlib.metadata.version("executorch").encode()
+    made_from = SOURCE.read_bytes() + executorch + compiler.encode() + version
+    runner = home() / "arm" / f"runner-{hashlib.sha256(made_from).hexdigest()[:10]}"
     if not runner.is_file():
         with write_whole(runner) as unfinished:
-            command = [compiler, *_list_arguments(libraries, unfinished)]
+            command = [compiler, *list_arguments(libraries, SOURCE, unfinished)]
             failure = f"{compiler} could not compile the runner ({{reason}})."
             run_tool(command, failure, TOOL_TIMEOUT)
     return runner
 
 
-def _list_arguments(libraries: Path, output: Path) -> list[str | Path]:
+def list_arguments(libraries: Path, source: Path, output: Path) -> list[str | Path]:
     """Return the compiler's arguments."""
     include = libraries / "include"
     portable = include / "executorch" / "runtime" / "core" / "portable_type" / "c10"
     macros = "-DC10_USING_CUSTOM_GENERATED_MACROS"  # the wheel lacks the file of generated ones
-    # A path relative to the program, so that the cache can be moved.
-    search = [f"-L{libraries / 'lib'}", f"-Wl,-rpath,$ORIGIN/{libraries.name}/lib"]
-    names = [f"-l{name}" for name in LIBRARIES]
+    names = [f"-L{libraries / 'lib'}", "-Wl,--no-as-needed", *(f"-l{name}" for name in LIBRARIES)]
     compiling = ["-std=c++17", "-O1", "-w", macros, f"-I{include}", f"-I{portable}"]
-    return [*compiling, SOURCE, "-o", output, *search, "-Wl,--no-as-needed", *names]
+    return [*compiling, source, "-o", output, *names]

@@ -2,61 +2,34 @@
 
 import datetime
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker, ValidationError
-from jsonschema.exceptions import best_match
-
+from qlearn.room import messages
 from qlearn.room.phone.model_files import MODELS
 
 MAX_REPORTS = 5000  # a class has hundreds; a runaway script must not fill the disk
 
 _SCHEMA = json.loads(Path(__file__).with_name("report.schema.json").read_text(encoding="utf-8"))
 _SCHEMA["$defs"]["report"]["properties"]["models"]["propertyNames"] = {"enum": list(MODELS)}
-_FORMATS = FormatChecker(formats=())
-# One line, without control or direction characters.
-_FORMATS.checks("printable")(lambda value: not isinstance(value, str) or value.isprintable())
-_VALIDATOR = Draft202012Validator(_SCHEMA, format_checker=_FORMATS)
+_VALIDATOR = messages.make_validator(_SCHEMA)
 
 
 def parse(body: bytes) -> dict[str, Any]:
     """Return the report in a request's body, or raise ValueError with a sentence."""
-    try:
-        # JSON has no NaN. A list stands for it, which no number's field allows: the sentence below
-        # then names the field.
-        report = json.loads(body, parse_constant=lambda name: [name])
-    except (ValueError, RecursionError):
-        raise ValueError("The report is not JSON.") from None
+    report = messages.parse(body, "report")
     _validate(report)
     return report
 
 
 def _validate(report: Any) -> None:
-    if error := best_match(_VALIDATOR.iter_errors(report)):
-        raise ValueError(_explain(error))
+    messages.validate(report, _VALIDATOR, "report")
     for name, runs in report["models"].items():
         for precision, run in runs.items():
             if not run["q1_ms"] <= run["median_ms"] <= run["q3_ms"]:
                 where = f"models.{name}.{precision}"
                 raise ValueError(f"In {where}, the median is not between the quartiles.")
-
-
-def _explain(error: ValidationError) -> str:
-    """Return the mistake in a sentence, without the value, which may be anything."""
-    where = ".".join(map(str, error.absolute_path)) or "the report"
-    if "propertyNames" in error.schema_path:
-        return f"The field {where} names a model that the lab does not know."
-    if error.validator == "required":
-        missing = next(name for name in error.validator_value if name not in error.instance)
-        return f"The field {missing} is missing in {where}."
-    if error.validator == "additionalProperties":
-        return f"There is an unknown field in {where}."
-    if error.validator == "type" and error.validator_value == "object":
-        return f"The value of {where} is not an object."
-    return f"The field {where} in the report has a value that is not allowed."
 
 
 class Reports:
@@ -102,15 +75,7 @@ class Reports:
 
     def _append(self, line: bytes) -> None:
         """Write a line and wait until the disk has it."""
-        with self.path.open("ab", buffering=0) as file:
-            before = file.tell()
-            try:
-                if file.write(line) != len(line):
-                    raise OSError("the disk is full")
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
+        messages.append(self.path, line)
 
     def all(self) -> list[dict[str, Any]]:
         """Return every report, in the order in which they came."""

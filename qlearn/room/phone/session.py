@@ -14,10 +14,10 @@ import pandas as pd
 import segno
 
 from qlearn.room.phone.model_files import MODELS, PRECISIONS, write_bundles
-from qlearn.room.phone.report_log import Reports
+from qlearn.room.phone.report_log import Reports, parse, rank
 from qlearn.room.phone.results import Board, table
 from qlearn.room.phone.runtime import SHA256, VERSION, fetch_runtime
-from qlearn.room.phone.server import Server
+from qlearn.room.server import Server, Site
 from qlearn.system.cache import home
 from qlearn.system.errors import explain
 
@@ -112,6 +112,26 @@ def list_resources(folders: dict[str, Path], engine: Path, rounds: int) -> dict[
     return resources
 
 
+def lab_site(
+    resources: dict[str, bytes | Path], reports: Reports, notify: Callable[[dict[str, Any]], None]
+) -> Site:
+    """Return the lab for a server; ``notify`` gets each new report, once it is kept."""
+
+    def take(body: bytes) -> tuple[int, dict[str, Any]]:
+        try:
+            report = parse(body)
+            new = reports.add(report)
+        except ValueError as error:
+            return 400, {"error": str(error)}
+        except OSError as error:
+            return 503, {"error": f"The report could not be kept ({error.strerror or error})."}
+        if new:
+            notify(report)
+        return 201 if new else 200, rank(reports.latest(), report["id"]) or {}
+
+    return Site(resources, {"reports": take}, {"rank": lambda id_: rank(reports.latest(), id_)})
+
+
 class PhoneLab:
     """A running phone lab; made by ``serve``.
 
@@ -129,7 +149,8 @@ class PhoneLab:
         self._reports = reports
         self._listeners: list[Callable[[dict[str, Any]], None]] = []
         try:
-            self._server = Server(address, port, resources, reports, self._notify)
+            site = lab_site(resources, reports, self._notify)
+            self._server = Server(address, port, site)
         except OSError as error:
             reason = error.strerror or error
             raise OSError(

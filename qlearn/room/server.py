@@ -1,10 +1,11 @@
-"""The phone lab's web server: a fixed table of files, and one address that takes reports."""
+"""A web server for a room: a fixed table of files, and addresses that take what learners send."""
 
 import asyncio
 import io
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,16 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
-from qlearn.room.phone.report_log import Reports, parse, rank
-
-MAX_UPLOAD = 64 * 1024  # bytes of a report; a real one has about 1,500
+MAX_UPLOAD = 64 * 1024  # bytes of a request; a phone's report has about 1,500
 MAX_CONNECTIONS = 256  # a browser opens up to six
 CHUNK = 64 * 1024  # bytes of a file that are sent at once
-CLIENT_TIMEOUT = 20.0  # seconds that a client may stay silent, or take to send a report
+CLIENT_TIMEOUT = 20.0  # seconds that a client may stay silent, or take to send a request
 LINGER = 1.0  # seconds for which the rest of a request that is too large is thrown away
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
-        "connect-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; "
+        "connect-src 'self'; style-src 'self'; img-src 'self' data:; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'"
     ),
     # These three give the page threads, where the browser trusts its address.
@@ -43,7 +42,7 @@ _REFUSALS = {
     408: "The report did not arrive in time.",
     411: "The report does not say how long it is.",
     413: f"The report is too large: at most {MAX_UPLOAD} bytes are taken.",
-    500: "The phone lab has made a mistake: tell the teacher.",
+    500: "The server has made a mistake: tell the teacher.",
 }
 # What tornado itself answers to bytes that are not HTTP, and what is sent in its place.
 _BARE = b"HTTP/1.1 400 Bad Request\r\n\r\n"
@@ -59,26 +58,48 @@ _EXPLAINED = b"\r\n".join([
 _TYPES = MimeTypes()  # Python's own table: this machine's may name .js otherwise
 
 
-class Server:
-    """Serves ``/TOKEN/NAME`` for each name of a table, and takes ``POST /TOKEN/reports``.
+@dataclass
+class Site:
+    """What a server has under ``/TOKEN/``.
 
-    It has a thread and an event loop of its own, until ``stop``. Port 0 takes a free one. A
-    resource that is a ``.gz`` file is sent as it is, for the browser to decompress; the name "" is
-    the page. ``notify`` is called with each new report, after it is kept, and must not raise.
+    Attributes
+    ----------
+    resources
+        Name → content or file, for GET; the name "" is the page. A ``.gz`` file is sent as it is,
+        for the browser to decompress.
+    takers
+        Name → function from the body of a POST to the answer's status and content.
+    answers
+        Folder → function from the rest of the name to the content for GET; None: nothing is there.
     """
 
-    def __init__(
-        self,
-        address: str,
-        port: int,
-        resources: Mapping[str, bytes | Path],
-        reports: Reports,
-        notify: Callable[[dict[str, Any]], None],
-    ) -> None:
-        self.token = secrets.token_urlsafe(16)
-        self.resources = resources
-        self.reports = reports
-        self._notify = notify
+    resources: dict[str, bytes | Path]
+    takers: dict[str, Callable[[bytes], tuple[int, dict[str, Any]]]]
+    answers: dict[str, Callable[[str], dict[str, Any] | None]]
+
+    def prefixed(self, prefix: str) -> "Site":
+        """Return the same site under longer names."""
+        tables = (self.resources, self.takers, self.answers)
+        return Site(*({prefix + name: value for name, value in one.items()} for one in tables))
+
+    def __or__(self, other: "Site") -> "Site":
+        """Return a site that has what both have."""
+        return Site(
+            self.resources | other.resources,
+            self.takers | other.takers,
+            self.answers | other.answers,
+        )
+
+
+class Server:
+    """Serves a site in a thread and an event loop of its own, until ``stop``.
+
+    Port 0 takes a free one. The token is random, unless one is given: that of a run before.
+    """
+
+    def __init__(self, address: str, port: int, site: Site, token: str | None = None) -> None:
+        self.token = token or secrets.token_urlsafe(16)
+        self.site = site
         self._sockets = bind_sockets(port, address)
         self.port = self._sockets[0].getsockname()[1]
         self._started, self.stopped = threading.Event(), threading.Event()
@@ -86,7 +107,7 @@ class Server:
         self._started.wait()
 
     async def _serve(self) -> None:
-        """Serve until ``stop``; asyncio.run then waits for reports that are being written."""
+        """Serve until ``stop``; asyncio.run then waits for what is being written."""
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         http = _CappedServer(
             # Without a log, which would hold addresses.
@@ -107,19 +128,6 @@ class Server:
         if not self.stopped.is_set():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self.stopped.wait()
-
-    def take(self, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Keep the report in a request's body; return the answer's status and content."""
-        try:
-            report = parse(body)
-            new = self.reports.add(report)
-        except ValueError as error:
-            return 400, {"error": str(error)}
-        except OSError as error:
-            return 503, {"error": f"The report could not be kept ({error.strerror or error})."}
-        if new:
-            self._notify(report)
-        return 201 if new else 200, rank(self.reports.latest(), report["id"]) or {}
 
 
 class _CappedServer(HTTPServer):
@@ -188,12 +196,12 @@ class _Handler(RequestHandler):
             self._body += chunk
 
     async def get(self) -> None:
-        name = self._name()
-        folder, _, identity = name.partition("/")
-        if name in self._server.resources:
-            await self._send(name, self._server.resources[name])
-        elif folder == "rank" and (ranks := rank(self._server.reports.latest(), identity)):
-            self.finish(ranks)
+        name, site = self._name(), self._server.site
+        folder, _, rest = name.rpartition("/")
+        if name in site.resources:
+            await self._send(name, site.resources[name])
+        elif folder in site.answers and (answer := site.answers[folder](rest)) is not None:
+            self.finish(answer)
         else:
             raise HTTPError(404)
 
@@ -201,10 +209,11 @@ class _Handler(RequestHandler):
         if self._body is None:
             return
         self._alarm.cancel()
-        if self._name() != "reports":
+        taker = self._server.site.takers.get(self._name())
+        if taker is None:
             raise HTTPError(404)
         # In another thread: the disk may be slow.
-        status, answer = await asyncio.to_thread(self._server.take, bytes(self._body))
+        status, answer = await asyncio.to_thread(taker, bytes(self._body))
         self.set_status(status)
         self.finish(answer)
 
@@ -218,7 +227,8 @@ class _Handler(RequestHandler):
 
     async def _send(self, name: str, content: bytes | Path) -> None:
         """Send a file chunk by chunk; hang up on a client that does not take a chunk in time."""
-        kind = _TYPES.guess_type(name or "index.html")[0] or "application/octet-stream"
+        file = f"{name}index.html" if name == "" or name.endswith("/") else name
+        kind = _TYPES.guess_type(file)[0] or "application/octet-stream"
         self.set_header("Content-Type", kind + "; charset=utf-8" * kind.startswith("text/"))
         # Another lab has another token, so nothing under this address ever changes.
         self.set_header("Cache-Control", "private, max-age=86400")

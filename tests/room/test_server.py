@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from qlearn.room.phone import server as module
+from qlearn.room import server as module
 from qlearn.room.phone.report_log import Reports
-from qlearn.room.phone.server import MAX_UPLOAD
+from qlearn.room.server import MAX_UPLOAD
 
 CLOSE = "Host: x\r\nConnection: close\r\n"
 
@@ -45,8 +45,8 @@ def test_a_file_comes_whole_and_may_be_kept_by_the_browser(site, tmp_path):
     content = bytes(range(256)) * 1000  # more than is sent at once
     (tmp_path / "engine.wasm.gz").write_bytes(gzip.compress(content))
     (tmp_path / "int8.onnx").write_bytes(content)
-    site.server.resources["ort/engine.wasm"] = tmp_path / "engine.wasm.gz"
-    site.server.resources["models/int8.onnx"] = tmp_path / "int8.onnx"
+    site.server.site.resources["ort/engine.wasm"] = tmp_path / "engine.wasm.gz"
+    site.server.site.resources["models/int8.onnx"] = tmp_path / "int8.onnx"
     engine, model = site.request("ort/engine.wasm"), site.request("models/int8.onnx")
     assert gzip.decompress(engine.body) == model.body == content
     assert engine.headers["Content-Encoding"] == "gzip" and not model.headers["Content-Encoding"]
@@ -66,8 +66,8 @@ def test_a_wrong_token_gets_a_plain_sentence_and_nothing_else(site, token):
     assert "Use the whole link" in answer and "the page" not in answer
 
 
-def test_a_token_is_not_guessed_from_another_lab(site, tmp_path):
-    other = module.Server("127.0.0.1", 0, {}, Reports(tmp_path / "other.jsonl"), print)
+def test_a_token_is_not_guessed_from_another_lab(site):
+    other = module.Server("127.0.0.1", 0, module.Site({}, {}, {}))
     other.stop()
     assert other.token != site.server.token and len(other.token) >= 20
     assert site.request(f"/{other.token}/").status == 404
@@ -165,7 +165,7 @@ def test_a_report_that_never_ends_is_given_up(site, monkeypatch):
 def test_a_client_that_does_not_read_loses_its_place_to_the_next(site, monkeypatch):
     monkeypatch.setattr(module, "CLIENT_TIMEOUT", 0.2)
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 1)
-    site.server.resources["large"] = b"x" * 50_000_000  # more than the system's buffers take
+    site.server.site.resources["large"] = b"x" * 50_000_000  # more than the system's buffers take
     with socket.create_connection(("127.0.0.1", site.port), timeout=60) as connection:
         connection.sendall(f"GET /{site.server.token}/large HTTP/1.1\r\n{CLOSE}\r\n".encode())
         assert connection.recv(1)
@@ -266,14 +266,14 @@ def test_stopping_lets_a_report_be_written_to_its_end(site, make_report, monkeyp
     assert not caplog.records
 
 
-def test_a_listener_may_stop_the_server(site, make_report, monkeypatch):
+def test_a_listener_may_stop_the_server(site, make_report):
     stopped = threading.Event()
 
     def stop(report):
         site.server.stop()
         stopped.set()
 
-    monkeypatch.setattr(site.server, "_notify", stop)
+    site.lab.on_report(stop)
     with pytest.raises((OSError, http.client.HTTPException)):
         site.post(make_report())
     assert stopped.wait(60)

@@ -1,0 +1,174 @@
+"""The course as pages: built without running the lessons, and read offline in a real browser."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHOWN_MS = 300_000  # it shows within seconds: only a hang takes as long
+AXE = ROOT / "build" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
+SOME = ["index.html", "01_numbers_and_scales.html", "teach/workshop.html", "api.html",
+        "exercises/ex2_lstm_static/ex2_lstm_static.html"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def libraries():
+    """What pages load, from npm."""
+    if shutil.which("npm") is None and not AXE.exists():
+        pytest.skip("npm is not on this machine")
+    if not AXE.exists():
+        subprocess.run(["make", "build/npm/.installed"], cwd=ROOT, check=True)
+
+
+@pytest.fixture(scope="module")
+def site(libraries, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "notebooks/site",
+               "notebooks", str(folder)]  # fmt: skip
+    environment = {**os.environ, "QLEARN_SITE_EXECUTION": "off"}
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.fixture
+def open_page(chromium, libraries):
+    """Open a page from the disk, without any network; complaints fail the test."""
+    from playwright.sync_api import sync_playwright
+
+    complaints = []
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--allow-file-access-from-files"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+
+        def opened(file, width=1280, scheme="light"):
+            context = browser.new_context(
+                viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
+            )
+            page = context.new_page()
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+            page.on(
+                "request",
+                lambda asked: (
+                    asked.url.startswith(("file:", "data:", "blob:"))
+                    or complaints.append(asked.url)
+                ),
+            )
+            page.goto(file if isinstance(file, str) else file.as_uri())
+            return page
+
+        yield opened
+        browser.close()
+    assert not complaints
+
+
+class Links(HTMLParser):
+    """What a page links to, what can be linked to in it, and pictures without a text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.targets, self.ids, self.silent = [], set(), []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids.add(found.get("id"))
+        self.targets += [found[key] for key in ("href", "src") if found.get(key)]
+        if tag == "img" and not found.get("alt"):
+            self.silent.append(found)
+
+
+def test_every_page_of_the_course_is_there_and_every_link_resolves(site):
+    notebooks = ROOT / "notebooks"
+    sources = [*notebooks.rglob("*.ipynb"), *notebooks.rglob("*.md")]
+    found = (page for page in site.rglob("*.html") if "_static" not in page.parts)
+    pages = {page: Links(page) for page in found}
+    for source in sources:
+        if not {"site", ".ipynb_checkpoints"} & set(source.parts):
+            assert site / source.relative_to(notebooks).with_suffix(".html") in pages, source
+    broken = []
+    for page, links in pages.items():
+        assert not links.silent, f"{page.name}: {links.silent}"
+        for target in links.targets:
+            parts = urlsplit(target)
+            if parts.scheme or target.startswith("#") and page.name == "search.html":
+                continue
+            there = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            anchored = parts.fragment and there in pages
+            if not there.exists() or (anchored and parts.fragment not in pages[there].ids):
+                broken.append(f"{page.name} → {target}")
+    assert not broken, sorted(set(broken))
+
+
+def test_notebooks_can_be_downloaded(site):
+    page = Links(site / "02_dynamic.html")
+    (source,) = {target for target in page.targets if target.endswith("02_dynamic.ipynb")}
+    downloaded = (site / source).read_text(encoding="utf-8")
+    assert downloaded == (ROOT / "notebooks" / "02_dynamic.ipynb").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", SOME)
+def test_a_page_shuts_nobody_out(site, open_page, name, scheme):
+    page = open_page(site / name, scheme=scheme)
+    page.add_script_tag(path=AXE)
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")
+    serious = [
+        (violation["id"], [node["target"] for node in violation["nodes"]][:3])
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    if folder := os.environ.get("QLEARN_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"site-{Path(name).stem}-{scheme}.png")
+    assert not serious
+
+
+def test_formulas_are_drawn_and_a_phone_need_not_scroll_sideways(site, open_page):
+    page = open_page(site / "01_numbers_and_scales.html", width=360)
+    page.locator("mjx-container svg").first.wait_for(state="attached", timeout=SHOWN_MS)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_search_finds_the_zero_point(site, open_page):
+    page = open_page(f"{site.as_uri()}/search.html?q=zero+point")
+    page.locator("#search-results li a").first.wait_for(timeout=SHOWN_MS)
+    names = page.locator("#search-results li a").all_inner_texts()
+    assert any(re.search("Numbers and scales", name) for name in names), names
+
+
+def test_the_reference_is_made_from_docstrings(site, open_page):
+    page = open_page(site / "api.html")
+    entry = page.locator("dl.function", has_text="qlearn.compare(").first
+    assert "bootstrap interval" in entry.inner_text()
+
+
+def test_a_deck_has_the_lessons_questions_and_notes_for_its_speaker(
+    libraries, open_page, tmp_path, monkeypatch, capsys
+):
+    spec = importlib.util.spec_from_file_location("slides", ROOT / "notebooks/site/slides.py")
+    slides = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(slides)
+    monkeypatch.setattr(slides, "user_cache_path", lambda *a, **k: tmp_path / "cache")
+    lessons = [ROOT / "notebooks" / "01_numbers_and_scales.ipynb"]
+    monkeypatch.setattr(slides, "LESSONS", lessons)
+    slides.main(tmp_path / "decks")
+    assert "has not been executed" in capsys.readouterr().out
+    page = open_page(tmp_path / "decks" / "01_numbers_and_scales.html")
+    page.wait_for_function("window.Reveal && Reveal.isReady()")
+    assert page.evaluate("Reveal.getTotalSlides()") > 30
+    notes = page.locator("aside.notes").first.text_content()
+    assert "all the skill is in choosing the scale" in " ".join(notes.split())
+    shown = " ".join(page.locator(".slides section section").all_text_contents())
+    assert "Predict: how far is the next float32" in shown
+    if folder := os.environ.get("QLEARN_SCREENSHOTS"):
+        page.evaluate("Reveal.slide(2, 0)")
+        page.screenshot(path=Path(folder) / "deck.png")
