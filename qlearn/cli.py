@@ -199,7 +199,9 @@ def grade(
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a dask scheduler, instead of workers here.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for a submission's work.")] = 1800,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="CPU seconds for a submission's work.")
+    ] = 1800,
     memory: Annotated[int, typer.Option(min=100, help="MB for a submission.")] = 4000,
     force: Annotated[bool, typer.Option("--force", help="Grade again what is unchanged.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object per verdict.")] = False,
@@ -222,7 +224,7 @@ def grade(
         memory,
         sandbox,
         workers,
-        students=[name for name in students.split(",") if name],
+        students=[name.strip() for name in students.split(",") if name.strip()],
         scheduler=scheduler,
         force=force,
         as_json=as_json,

@@ -11,6 +11,7 @@ from nbgrader.utils import is_grade
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from qlearn.grading import intake
+from qlearn.grading.clock import Slow
 from qlearn.grading.course import Course
 from qlearn.grading.fanout import Fanout
 from qlearn.grading.feedback import Feedback
@@ -192,7 +193,8 @@ class Classroom:
         """Write the feedback, then the record; call within a transaction."""
         name, student = self.exercise.name, record["student"]
         resources = self._gradebook.resources(name, student)
-        page = self._feedback.page(notebook, resources, record["reason"]).encode()
+        unread = self._gradebook.unread(name, student)
+        page = self._feedback.page(notebook, resources, record["reason"], unread).encode()
         stamp = {key: files[key] for key in (intake.TIMESTAMP,) if key in files}
         place(self._folder("feedback", student), {**stamp, f"{name}.html": page}, 0o644)
         given = self._gradebook.given(name, student)
@@ -217,6 +219,9 @@ def _stops_all(error: Exception) -> bool:
 
 
 def _failed(student: str, error: object) -> Line:
+    if isinstance(error, Slow):
+        words = f"{error} It was tried twice, once alone: grade again when the machine is quiet."
+        return Line(student, "failed", reason=words)
     return Line(student, "failed", reason=f"{type(error).__name__}: {error}")
 
 

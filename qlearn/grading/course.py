@@ -1,11 +1,13 @@
 """The course as nbgrader's configuration describes it: folders, gradebook and exercises."""
 
 import glob
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 CONFIGURATION = "nbgrader_config.py"
+DEPTH, LISTED = 4, 50  # of folders that are looked at, and that are named
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,21 @@ class Course:
             path[start : len(path) - end]: Path(path).relative_to(self.submitted)
             for path in sorted(glob.glob(f"{before}*{after}"))
         }
+
+    def left_out(self, exercise: str) -> list[str]:
+        """Return folders, among those of submissions, with notebooks that nobody grades.
+
+        They are named like the exercise, and are not where a submission is.
+        """
+        taken = {*self.submissions(exercise).values()}
+        found = []
+        for folder, inner, files in os.walk(self.submitted):  # follows no links
+            place = Path(folder).relative_to(self.submitted)
+            inner[:] = sorted(inner) if len(place.parts) < DEPTH and place not in taken else []
+            named = exercise in str(place) or f"{exercise}.ipynb" in files
+            if named and place not in taken and any(name.endswith(".ipynb") for name in files):
+                found.append(str(place))
+        return found[:LISTED]
 
     @property
     def submitted(self) -> Path:

@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from qlearn.grading.clock import Slow
 from qlearn.grading.records import Submission, Verdict
 
 LOOK_SECONDS = 0.5  # between two looks at whether to stop
@@ -50,6 +51,8 @@ class Fanout:
         self._running: dict[Any, Submission] = {}
         self._blamed: set[str] = set()  # whose work was running when no worker came back
         self._again: deque[Submission] = deque()
+        self._slow: deque[Submission] = deque()  # to be tried when nothing else runs
+        self._alone: set[str] = set()  # whose were tried so
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stack = ExitStack()
 
@@ -106,7 +109,12 @@ class Fanout:
                 self._return_to(error)
                 continue
             for future, outcome in outcomes:
-                yield self._running.pop(future), outcome
+                submission = self._running.pop(future)
+                if isinstance(outcome, Slow) and submission.student not in self._alone:
+                    self._alone.add(submission.student)
+                    self._slow.append(submission)
+                else:
+                    yield submission, outcome
 
     def _take(self, submissions: Iterator[Submission], room: int) -> None:
         """Have one submission for each thread of the cluster.
@@ -118,6 +126,8 @@ class Fanout:
         while len(self._running) + len(self._again) < max(room, 1) and not self._stopped():
             submission = next(submissions, None)
             if submission is None:
+                if self._slow and not self._running and not self._again:
+                    self._again.append(self._slow.popleft())
                 return
             self._again.append(submission)
 

@@ -1,15 +1,20 @@
 """What a student gets back: nbgrader's page, without the hidden tests."""
 
+import base64
 import copy
+import hashlib
 import html
+import math
+import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import nbformat
+from nbconvert.exporters import HTMLExporter
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 from nbgrader.converters import GenerateFeedback
@@ -28,7 +33,10 @@ PAGE = """<!DOCTYPE html>
 
 
 class HideHiddenTests(ClearHiddenTests):
-    """Strips hidden tests, and the lines of them that a traceback shows; the message stays."""
+    """Strips hidden tests, and what they show; the message of an error stays.
+
+    A model that prints would show the inputs that it was tested with.
+    """
 
     def preprocess_cell(
         self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
@@ -36,9 +44,21 @@ class HideHiddenTests(ClearHiddenTests):
         """Strip one cell."""
         # Work cells are the student's: such lines in them are neither ours nor an error.
         if is_grade(cell) and cell.cell_type == "code" and self._remove_hidden_test_region(cell):
+            cell.outputs = [one for one in cell.outputs if one.output_type == "error"]
             for output in cell.outputs:
-                if output.output_type == "error":
-                    output.traceback = [f"{output.ename}: {output.evalue}"]
+                output.traceback = [f"{output.ename}: {output.evalue}"]
+        return cell, resources
+
+
+class SayUnread(Preprocessor):
+    """Leaves out the score of a part that a person has yet to read."""
+
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        """Mark one cell."""
+        if is_grade(cell) and cell.metadata.nbgrader.grade_id in resources["unread"]:
+            cell.metadata.nbgrader.score = math.nan
         return cell, resources
 
 
@@ -71,11 +91,18 @@ class Feedback:
         self._exporter = converter.exporter_class(parent=converter, config=converter.config)
         hiding = [] if hidden_shown else [HideHiddenTests]
         others = [step for step in converter.preprocessors if step is not GetGrades]
-        for step in (*hiding, *others, SayReason):
+        for step in (*hiding, *others, SayUnread, SayReason):
             self._exporter.register_preprocessor(step, enabled=True)
         self._grades = GetGrades(parent=self._exporter)
+        self._policy = _policy(self._exporter)
 
-    def page(self, notebook: NotebookNode, resources: dict[str, Any], reason: str) -> str:
+    def page(
+        self,
+        notebook: NotebookNode,
+        resources: dict[str, Any],
+        reason: str,
+        unread: Collection[str],
+    ) -> str:
         """Return the page of a graded notebook, or one that says why it cannot be shown.
 
         Parameters
@@ -86,17 +113,37 @@ class Feedback:
             From `ClassGradebook.resources`; call within its `transaction`.
         reason
             Why work was stopped or could not be graded, or empty.
+        unread
+            Parts that a person has yet to read.
         """
         # Before the rest, which may be given up: it reads the gradebook.
         notebook, resources = self._grades.preprocess(copy.deepcopy(notebook), resources)
-        resources = {**resources, "reason": reason}
+        resources = {**resources, "reason": reason, "unread": unread}
         try:
             with _limited(SHOWING_SECONDS):
-                return self._exporter.from_notebook_node(notebook, resources)[0]
+                page = self._exporter.from_notebook_node(notebook, resources)[0]
+                page = page.replace("Score: nan /", "not read yet, of")
+                return page.replace("<head>", f"<head>\n{self._policy}", 1)
         except Exception as error:  # whatever nbconvert raises at what a learner wrote
             problem = f"{type(error).__name__}: {str(error)[:200]}"
         words = {"name": resources["unique_key"], "reason": reason, "problem": problem}
         return PAGE.format(**{key: html.escape(word) for key, word in words.items()})
+
+
+def _policy(exporter: HTMLExporter) -> str:
+    """Return what lets a page run the template's own scripts, load MathJax, and nothing else."""
+    names = {"notebook": "", "score": 0, "max_score": 0, "late_penalty": 0}
+    resources = {"reason": "", "unread": (), "nbgrader": names}
+    empty = exporter.from_notebook_node(nbformat.v4.new_notebook(), resources)[0]
+    scripts = re.findall(r"<script[^>]*>(.+?)</script>", empty, re.DOTALL)
+    digests = (base64.b64encode(hashlib.sha256(one.encode()).digest()) for one in scripts)
+    allowed = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+    mathjax = "/".join(exporter.mathjax_url.split("/")[:3])
+    return (
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        f"style-src 'unsafe-inline'; font-src data: {mathjax}; script-src {mathjax} {allowed}; "
+        "base-uri 'none'; form-action 'none'\">"
+    )
 
 
 @contextmanager

@@ -16,9 +16,11 @@ import warnings
 import weakref
 from typing import Any
 
+import psutil
 from jupyter_client.provisioning import LocalProvisioner
 
 from qlearn.grading.limits import Limits, resources
+from qlearn.grading.processes import end
 from qlearn.grading.sandbox import (
     INSIDE,
     MODELS,
@@ -27,7 +29,6 @@ from qlearn.grading.sandbox import (
     environment,
     user,
 )
-from qlearn.grading.watch import Hold, descendants
 
 READY = b"ready\n"
 HOLD = ("sh", "-c", "echo ready && exec sleep infinity")
@@ -106,6 +107,7 @@ class ForkedProvisioner(SandboxProvisioner):
             limits=limits,
             user=as_user,
             readonly=self.readonly,
+            entrance=self.entrance,
         )
         kwargs["stdout"] = subprocess.PIPE
         connection = await LocalProvisioner.launch_kernel(self, command, **kwargs)
@@ -117,15 +119,16 @@ class ForkedProvisioner(SandboxProvisioner):
             weakref.finalize(self, os.close, self.kernel)
         except (OSError, RuntimeError, ValueError) as error:  # no template, or no answer of it
             warnings.warn(f"{error}: every kernel imports anew.", RuntimeWarning, stacklevel=2)
-            Hold(self.process).end()
+            end(self.process)
             return await super().launch_kernel(cmd, **kwargs | {"stdout": said})
         return connection
 
     def _fork(self, limits: Limits, as_user: int | None, said: str, arguments: list[str]) -> int:
         """Return a handle on a kernel that was forked into the sandbox that is held open."""
         self.kernel_pid = template(limits).fork(
-            sandbox=descendants(self.process.pid)[-1],
+            sandbox=psutil.Process(self.process.pid).children(recursive=True)[-1].pid,
             said=said,
+            entrance=self.entrance,
             rlimits=resources(limits),
             user=as_user,
             folder=str(INSIDE),

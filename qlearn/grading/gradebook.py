@@ -164,10 +164,16 @@ class ClassGradebook(Gradebook):
             notebook, resources = step(parent=self.course.app).preprocess(notebook, resources)
         return notebook
 
+    def unread(self, exercise: str, student: str) -> list[str]:
+        """Return the parts that a person has yet to read; call within `transaction`."""
+        notebook = self.find_submission_notebook(exercise, exercise, student)
+        waiting = [grade for grade in notebook.grades if grade.needs_manual_grade]
+        return [one.name for one in waiting if one.auto_score is one.manual_score is None]
+
     def given(self, exercise: str, student: str) -> str:
         """Return a digest of scores, comments and penalty; call within `transaction`."""
         notebook = self.find_submission_notebook(exercise, exercise, student)
-        grades = sorted((grade.name, grade.score) for grade in notebook.grades)
+        grades = sorted((one.name, one.score, one.needs_manual_grade) for one in notebook.grades)
         comments = sorted((comment.name, comment.comment) for comment in notebook.comments)
         return digest(repr((grades, comments, notebook.late_submission_penalty)).encode())
 

@@ -17,20 +17,16 @@ from jupyter_client import BlockingKernelClient, KernelManager
 
 from qlearn.grading import roots
 from qlearn.grading.awaiting import await_kernel
+from qlearn.grading.cgroups import Group, hierarchy
+from qlearn.grading.clock import Clock, Slow, Stopped
+from qlearn.grading.disk import folder_use, unlinked
 from qlearn.grading.limits import Limits
 from qlearn.grading.manager import ARGUMENTS, manager_of, sockets
-from qlearn.grading.outputs import Kept
-from qlearn.grading.sandbox import TEMPORARY
-from qlearn.grading.watch import Hold, Usage, folder_use
+from qlearn.grading.outputs import Kept, error
+from qlearn.grading.processes import Processes, end
 
-GRACE_SECONDS = 3  # from an interrupt, or from a reply, to what must follow it
+GRACE_SECONDS = 3  # of CPU time, from an interrupt, or from a reply, to what must follow it
 CHECK_SECONDS = 0.25  # between two looks at memory and disk
-
-
-class Stopped(Exception):
-    """The kernel was ended, or ended itself: a reason in words, and the outputs until then."""
-
-    outputs: tuple[dict[str, Any], ...] = ()
 
 
 class Ended(Stopped):
@@ -45,7 +41,8 @@ class Kernel:
     manager: KernelManager
     folders: tuple[Path, ...]  # that it can write to
     limits: Limits
-    usage: Usage
+    usage: Group | Processes
+    spent: float = 0.0  # seconds of all cells, as `Clock` counts them
     _kept: int = 0  # characters of output, of all cells
     _checked: float = 0.0
     _deaf: bool = False  # it no longer says when a cell is done
@@ -58,7 +55,7 @@ class Kernel:
         code
             Of the cell.
         seconds
-            Wall time that is left for this and all other cells.
+            What is left for this and all other cells, as `Clock` counts it.
 
         Raises
         ------
@@ -67,16 +64,19 @@ class Kernel:
         """
         room = self.limits.notebook_kb * 1000 - self._kept
         kept = Kept(max(0, min(room, self.limits.output_kb * 1000)))
+        clock = Clock(self.usage, self.limits.patience)
         try:
-            self._run(code, kept, min(seconds, self.limits.cell_seconds))
+            self._run(code, kept, min(seconds, self.limits.cell_seconds), clock)
         except Stopped as stopped:
             stopped.outputs = tuple(kept.outputs)
             raise
         finally:
+            self.usage.measure()
+            self.spent += clock.seconds
             self._kept += kept.size
         return kept.outputs
 
-    def _run(self, code: str, kept: Kept, seconds: float) -> None:
+    def _run(self, code: str, kept: Kept, seconds: float, clock: Clock) -> None:
         shell, iopub = self.client.shell_channel, self.client.iopub_channel
         message = self.client.session.msg(
             "execute_request", {"code": code, "silent": False, "allow_stdin": False}
@@ -84,28 +84,36 @@ class Kernel:
         self._send(shell.socket, message)
         if seconds <= 0:
             raise Stopped(f"All cells together ran longer than {self.limits.seconds:.0f} s.")
-        until, interrupted = time.monotonic() + seconds, False
-        replied = done = 0.0
-        while not (replied and done):
+        most, interrupted = seconds, False
+        reply, done, replied = None, False, 0.0
+        while not (reply and done):
             ready = dict(self._poll([shell.socket, iopub.socket]))
-            now = time.monotonic()
-            if shell.socket in ready:
-                reply = self._receive(shell.socket, message)
-                replied = now if reply and reply["msg_type"] == "execute_reply" else replied
+            if shell.socket in ready and not reply:
+                reply, replied = self._receive(shell.socket, message), clock.seconds
+                reply = reply if reply and reply["msg_type"] == "execute_reply" else None
             if iopub.socket in ready:
                 news = self._receive(iopub.socket, message)
-                done = now if news and kept.take(news) else done
-            if replied and not done and (self._deaf or now > replied + GRACE_SECONDS):
-                self._deaf, done = True, now
+                done = done or bool(news and kept.take(news))
+            if reply and not done and (self._deaf or clock.seconds > replied + GRACE_SECONDS):
+                self._deaf = done = True
                 kept.cut()
-            self._check(busy=not replied)
-            if not replied and now > until:
-                if interrupted:
-                    raise Stopped(f"A cell ran longer than {seconds:.0f} s and did not stop.")
-                interrupted, until = True, now + GRACE_SECONDS
-                self._send(
-                    self.client.control_channel.socket, self.client.session.msg("interrupt_request")
-                )
+            self._check(clock, busy=not reply)
+            if not reply and clock.seconds > most:
+                if clock.starved and clock.cpu_seconds < most:
+                    raise Slow(f"This machine is too busy to run a cell of {seconds:.0f} s.")
+                self._interrupt(seconds, again=interrupted)
+                interrupted, most = True, clock.seconds + GRACE_SECONDS
+        if _failed(reply) and not any(one["output_type"] == "error" for one in kept.outputs):
+            kept.outputs.append(error("Failed", "The cell failed, and what it said was lost."))
+
+    def _interrupt(self, seconds: float, again: bool) -> None:
+        """Interrupt a cell that took longer than it may, or raise `Stopped`."""
+        if again:
+            raise Stopped(
+                f"A cell ran longer than {seconds:.0f} s of CPU time, or {self.limits.patience:g} "
+                "times that by the clock, and did not stop."
+            )
+        self._send(self.client.control_channel.socket, self.client.session.msg("interrupt_request"))
 
     def _poll(self, sockets: list) -> list:
         poller = zmq.Poller()
@@ -129,18 +137,19 @@ class Kernel:
         except Exception:  # whatever a hostile kernel can send, RecursionError included
             return None
 
-    def _check(self, busy: bool) -> None:
+    def _check(self, clock: Clock, busy: bool) -> None:
         """Raise `Stopped` when the kernel is dead or uses more than it may."""
-        if busy and not self.manager.is_alive():
-            raise Ended("The kernel ended by itself in the middle of a cell.")
-        now = time.monotonic()
-        if now < self._checked + CHECK_SECONDS:
+        ended = busy and not self.manager.is_alive()
+        if not ended and time.monotonic() < self._checked + CHECK_SECONDS:
             return
-        self.usage.measure()
-        if self.usage.memory_mb > self.limits.memory_mb:
+        clock.look()
+        if self.usage.out_of_memory:
             raise Stopped(f"It used more than {self.limits.memory_mb} MB of memory.")
+        if ended:
+            raise Ended("The kernel ended by itself in the middle of a cell.")
         size, count = folder_use(self.folders, self.limits.files)
-        if count > self.limits.files or size + self.usage.unlinked > self.limits.disk_mb * 10**6:
+        size += unlinked(self.usage.members, self.folders[0].stat().st_dev)
+        if count > self.limits.files or size > self.limits.disk_mb * 10**6:
             raise Stopped(
                 f"It wrote more than {self.limits.disk_mb} MB or {self.limits.files} files."
             )
@@ -170,31 +179,32 @@ def started(
         When no kernel can be started at all.
     """
     with roots.folder() as place, sockets() as context, open(place / "said", "w+") as said:
-        manager = manager_of(place, folder, limits, sandboxed, readonly, context)
+        groups = hierarchy() if sandboxed else None
+        usage = Group(groups, limits) if groups else Processes(limits)
+        entrance = usage.entrance if sandboxed else None
+        manager = manager_of(place, folder, limits, entrance, readonly, context)
         client = BlockingKernelClient(context=context)
-        usage = hold = None
         try:
             manager.start_kernel(
                 cwd=str(folder), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 extra_arguments=ARGUMENTS,
             )  # fmt: skip
             process = manager.provisioner.process
-            forked = getattr(manager.provisioner, "kernel_pid", None)
-            inside = TEMPORARY if sandboxed else ()
-            usage = Usage(folder, process.pid, *([forked] if forked else []), inside=inside)
+            usage.add(process.pid)
+            # A kernel that was forked into its sandbox is no child of what has made that.
+            usage.add(getattr(manager.provisioner, "kernel_pid", None) or process.pid)
             client.load_connection_info(manager.get_connection_info())
             await_kernel(client, manager, Path(said.name))
-            hold = Hold(process)
             yield Kernel(client, manager, (folder, Path(manager.ip).parent), limits, usage)
         finally:
-            if usage and manager.is_alive():
-                usage.measure()
-            _end(manager, hold)
+            # One that did not get as far as a client has a process too.
+            process = getattr(manager.provisioner, "process", None)
+            if process is not None:
+                end(process)
+            usage.end()
             client.stop_channels()
 
 
-def _end(manager: KernelManager, hold: Hold | None) -> None:
-    """End the kernel and all that it started, also one that did not get as far as a hold on it."""
-    process = getattr(manager.provisioner, "process", None)
-    if process is not None:
-        (hold or Hold(process)).end()
+def _failed(reply: dict[str, Any]) -> bool:
+    content = reply.get("content")
+    return isinstance(content, dict) and content.get("status") == "error"

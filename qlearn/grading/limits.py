@@ -1,6 +1,5 @@
 """What one submission may use, and the part of it that the operating system sees to."""
 
-import math
 from dataclasses import dataclass
 
 OPEN_FILES = 1024
@@ -13,9 +12,9 @@ class Limits:
     Attributes
     ----------
     seconds, cell_seconds
-        Wall time of all cells together, and of one; a cell that takes longer is interrupted.
-    cpu_seconds
-        CPU time of one process.
+        CPU time of all cells together, and of one; a cell that takes longer is interrupted.
+    patience
+        Wall time may be so many times as long.
     memory_mb
         Of all processes together, with what they keep in folders in memory (10**6 bytes).
     processes
@@ -30,7 +29,7 @@ class Limits:
 
     seconds: float = 1800.0
     cell_seconds: float = 600.0
-    cpu_seconds: int = 3600
+    patience: float = 3.0
     memory_mb: int = 4000
     processes: int = 256
     file_mb: int = 200
@@ -42,15 +41,13 @@ class Limits:
 
     @classmethod
     def within(cls, seconds: float, memory_mb: int) -> "Limits":
-        """Return the limits of a submission with so much time and memory.
+        """Return the limits of a submission with so much CPU time and memory.
 
-        A cell has ten minutes, as under nbgrader, or a third of a time that is longer. The CPU
-        time of a process is no limit before the wall time is one, unless it has several threads.
+        A cell has ten minutes, as under nbgrader, or a third of a time that is longer.
         """
         return cls(
             seconds=seconds,
             cell_seconds=min(seconds, max(cls.cell_seconds, seconds / 3)),
-            cpu_seconds=math.ceil(2 * seconds),
             memory_mb=memory_mb,
         )
 
@@ -65,7 +62,6 @@ def resources(limits: Limits) -> dict[str, int]:
     """
     return {
         "RLIMIT_NPROC": limits.processes,
-        "RLIMIT_CPU": limits.cpu_seconds,
         # Data, not address space: PyTorch maps gigabytes of libraries that it never touches.
         "RLIMIT_DATA": limits.memory_mb * 10**6,
         "RLIMIT_FSIZE": limits.file_mb * 10**6,

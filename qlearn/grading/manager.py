@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import zmq
 from jupyter_client import KernelManager
@@ -29,8 +30,9 @@ ARGUMENTS = [
 
 
 def manager_of(
-    place: Path, folder: Path, limits: Limits, sandboxed: bool, readonly: bool, context: zmq.Context
-) -> KernelManager:
+    place: Path, folder: Path, limits: Limits, entrance: Iterable[str] | None, readonly: bool,
+    context: zmq.Context,
+) -> KernelManager:  # fmt: skip
     """Return what starts the kernel; its sockets are in a folder of their own.
 
     Parameters
@@ -41,14 +43,20 @@ def manager_of(
         Where the kernel works.
     limits
         What it may use.
-    sandboxed, readonly
-        Whether in bubblewrap, and there without the right to write to ``folder``.
+    entrance
+        Of its control group; None to start it without a sandbox.
+    readonly
+        Whether without the right to write to ``folder``, in a sandbox.
     context
         From `sockets`.
     """
     inside = place / "s"  # short, as the path of a socket must be
     inside.mkdir()
-    _write_spec(place, folder, inside, limits, sandboxed, readonly)
+    spec: dict[str, Any] = {"env": environment(limits, str(Path.home()), str(cache_folder()))}
+    if entrance is not None:
+        provisioner = configuration(folder, inside, limits, readonly, entrance)
+        spec = {"metadata": {"kernel_provisioner": provisioner}}
+    _write_spec(place / SPEC, spec)
     return KernelManager(
         kernel_name=SPEC,
         kernel_spec_manager=KernelSpecManager(
@@ -78,16 +86,9 @@ def sockets() -> Iterator[zmq.Context]:
         context.destroy(linger=0)
 
 
-def _write_spec(
-    place: Path, folder: Path, sockets: Path, limits: Limits, sandboxed: bool, readonly: bool
-) -> None:
+def _write_spec(place: Path, more: dict[str, Any]) -> None:
     """Write the kernelspec that names the provisioner, or the kernel as it is."""
     argv = [sys.executable, "-c", LAUNCH, "-f", "{connection_file}"]
     spec = {"argv": argv, "display_name": SPEC, "language": "python", "interrupt_mode": "message"}
-    if sandboxed:
-        provisioner = configuration(folder, sockets, limits, readonly)
-        spec["metadata"] = {"kernel_provisioner": provisioner}
-    else:
-        spec["env"] = environment(limits, str(Path.home()), str(cache_folder()))
-    (place / SPEC).mkdir()
-    (place / SPEC / "kernel.json").write_text(json.dumps(spec))
+    place.mkdir()
+    (place / "kernel.json").write_text(json.dumps({**spec, **more}))

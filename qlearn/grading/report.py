@@ -50,14 +50,17 @@ def table(course: Course, exercise: str | None = None) -> pd.DataFrame:
 
 
 def totals(parts: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per exercise and student of `table`: ``score``, ``most`` and ``to_read``.
+    """Return a row per exercise and student: ``score``, ``most``, ``to_read`` and ``read``.
 
-    The late penalty is taken off the score; ``to_read`` counts parts.
+    The late penalty is taken off the score; ``to_read`` counts parts, and ``read`` points that
+    parts without those have.
     """
+    parts = parts.assign(read=parts["most"].where(~parts["to_read"].astype(bool), 0))
     found = parts.groupby(["exercise", "student"], as_index=False).agg(
         score=("score", "sum"),
         most=("most", "sum"),
         to_read=("to_read", "sum"),
+        read=("read", "sum"),
         late_penalty=("late_penalty", "first"),
     )
     found["score"] -= found.pop("late_penalty")
@@ -104,7 +107,9 @@ def report(exercise: str | None, csv: Path | None) -> None:
     if parts.empty:
         raise LookupError(f"Nothing of {exercise or 'this course'} is graded yet.")
     if csv is not None:
-        parts.to_csv(csv, index=False)
+        parts.map(lambda value: _plain(value) if isinstance(value, str) else value).to_csv(
+            csv, index=False
+        )
     console = Console(highlight=False)
     for name, group in totals(parts).groupby("exercise"):
         _summary(console, str(name), group)
@@ -115,6 +120,12 @@ def report(exercise: str | None, csv: Path | None) -> None:
         for row in found.itertuples():
             shown.add_row(row.exercise, row.part, str(row.students), f"{row.lost:.0%}")
         console.print(shown)
+
+
+def _plain(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula, without control characters."""
+    text = "".join(letter for letter in text if letter.isprintable())
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _graded(course: Course) -> Course:
@@ -134,6 +145,9 @@ def _summary(console: Console, name: str, group: pd.DataFrame) -> None:
         f"from {group['score'].min():g} to {group['score'].max():g}; "
         f"{group['to_read'].sum()} parts still to be read"
     )
+    if group["to_read"].any():
+        share = group["score"].sum() / (group["read"].sum() or 1)
+        console.print(f"of what is graded or read so far: mean {share:.0%}")
     edges = [most * step / BINS for step in range(BINS + 1)]
     # More than all points (extra credit) and less than none (penalties) count with the last and
     # the first.

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from qlearn.grading import cgroups
+
 PREFIX, NEW = "qr-", "qn-"  # short, as the paths of sockets must be
 
 
@@ -31,6 +33,7 @@ def remove_leftovers() -> None:
     The lock of a folder went with its worker.
     """
     _root(os.getpid(), tempfile.gettempdir())
+    cgroups.remove_leftovers()
 
 
 @functools.cache

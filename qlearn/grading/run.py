@@ -19,6 +19,7 @@ from qlearn.grading.classroom import Classroom
 from qlearn.grading.course import Course
 from qlearn.grading.fanout import Fanout
 from qlearn.grading.gradebook import LOCK_TIMEOUT, UNREADABLE
+from qlearn.grading.intake import shown
 from qlearn.grading.progress import Reporter
 from qlearn.grading.records import Verdict
 
@@ -37,7 +38,7 @@ def command(
     exercise
         Name of it.
     timeout, memory
-        Seconds and MB (10**6 bytes) for each of a submission's two kernels.
+        CPU seconds and MB (10**6 bytes) for each of a submission's two kernels.
     sandboxed
         Whether they run in bubblewrap.
     workers
@@ -50,6 +51,7 @@ def command(
     int
         Exit code, as of `grade`.
     """
+    from qlearn.grading.cgroups import MISSING, hierarchy
     from qlearn.grading.sandbox import Limits, SandboxUnavailable, require
     from qlearn.grading.scoring import score
 
@@ -57,6 +59,8 @@ def command(
     try:
         if sandboxed and options["scheduler"] is None:
             require()
+            if hierarchy() is None:
+                print(MISSING, file=sys.stderr)
     except SandboxUnavailable as error:
         words = "To run what learners wrote with your own rights instead, add --no-sandbox."
         print(f"{error}\n{words}", file=sys.stderr)
@@ -109,6 +113,10 @@ def grade(
             interrupted = stack.enter_context(_interruptible())
             classroom = Classroom(course, exercise, limits, hidden_shown, force)
             chosen = _chosen(students, classroom)
+            for place in course.left_out(exercise):
+                print(
+                    f"Left out: {shown(place)}, which is not STUDENT/{exercise}.", file=sys.stderr
+                )
             reporter = stack.enter_context(Reporter(len(chosen), as_json))
             work = functools.partial(score, exercise=classroom.exercise)
 
@@ -135,6 +143,11 @@ def _cores() -> int:
 
 
 def _chosen(students: Collection[str], classroom: Classroom) -> list[str]:
+    if not classroom.places:
+        raise FileNotFoundError(
+            f"Nothing was handed in for {classroom.exercise.name}: what comes back goes to "
+            f"{classroom.course.folder('submitted', 'STUDENT', classroom.exercise.name)}."
+        )
     missing = [student for student in students if student not in classroom.places]
     if missing:
         raise FileNotFoundError(f"Nothing was handed in by {', '.join(missing)}.")

@@ -7,16 +7,19 @@ private temporary folders, and one folder to work in. It runs as a user without 
 import functools
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
-from traitlets import Bool, Dict, Unicode
+from traitlets import Bool, Dict, List, Unicode
 
+from qlearn.grading import seccomp
 from qlearn.grading.limits import Limits, command_within
 from qlearn.system import threads
 from qlearn.system.cache import home as cache_folder
@@ -30,6 +33,7 @@ ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "fonts", "alter
 ROOT = ("bin", "lib", "lib64", "sbin")  # folders, or links into /usr
 # Root in the sandbox would be exempt from the limit of processes, so it becomes a user of its own.
 USERS, USER_COUNT = 50_000, 10_000
+FILTER = 9  # the open file that bubblewrap reads the filter of calls from
 
 
 class SandboxUnavailable(RuntimeError):
@@ -40,11 +44,15 @@ class SandboxUnavailable(RuntimeError):
 def require() -> None:
     """Raise `SandboxUnavailable`, in one sentence, unless bubblewrap runs a program here."""
     missing = [name for name in ("bwrap", "prlimit", "setpriv") if shutil.which(name) is None]
+    try:
+        seccomp.program()
+    except (OSError, AttributeError):
+        missing.append("libseccomp")
     if missing:
         raise SandboxUnavailable(
             f"The sandbox needs {', '.join(missing)} on {platform.node()}: install the packages "
-            "bubblewrap and util-linux there, for example with: "
-            "sudo apt-get install bubblewrap util-linux."
+            "bubblewrap, util-linux and libseccomp2 there, for example with: "
+            "sudo apt-get install bubblewrap util-linux libseccomp2."
         )
     command = command_of("true", folder=None, limits=Limits(), user=user())
     run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -94,6 +102,7 @@ def command_of(
     user: int | None,
     sockets: str | None = None,
     readonly: bool = False,
+    entrance: Iterable[str] = (),
 ) -> list[str]:
     """Return the command that runs a program in a sandbox of its own.
 
@@ -111,12 +120,20 @@ def command_of(
         A folder for sockets, under the same name inside.
     readonly
         Whether the program cannot write to ``folder``.
+    entrance
+        Of the `Group` that it is in.
     """
-    command = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
+    # The system ends it first when the machine has no memory left.
+    enter = ["echo 1000 > /proc/self/oom_score_adj"]
+    enter += [f"echo $$ > {shlex.quote(file)}" for file in entrance]
+    enter += [f'exec "$@" {FILTER}< {seccomp.file()}']
+    command = ["sh", "-c", " && ".join(enter), "sandbox"]
+    command += ["bwrap", "--seccomp", str(FILTER)]
+    command += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
     command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try"]
     # Root keeps what it needs to become the other user, and nothing else.
-    command += ["--unshare-user", *_no_namespaces()] if user is None else ["--cap-drop", "ALL"]
+    command += ["--unshare-user"] if user is None else ["--cap-drop", "ALL"]
     command += [] if user is None else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     for name, value in environment(limits, str(INSIDE.parent), str(MODELS)).items():
         command += ["--setenv", name, value]
@@ -140,19 +157,6 @@ def command_of(
     # Only now: bubblewrap has no right to enter the other user's folder.
     command += ["env", f"--chdir={INSIDE if folder is not None else '/'}"]
     return [*command, *program]
-
-
-@functools.cache
-def _no_namespaces() -> list[str]:
-    """Return what forbids namespaces within the sandbox, in which a learner would be root.
-
-    Only bubblewrap from 0.8 can, and only where it makes a user namespace, which root does not
-    need. There a namespace may hide a new folder in memory, which the memory of the machine pays.
-    """
-    if shutil.which("bwrap") is None:
-        return []
-    said = subprocess.run(["bwrap", "--help"], capture_output=True, text=True).stdout
-    return ["--disable-userns"] if "--disable-userns" in said else []
 
 
 def _read_only() -> list[tuple[str, str]]:
@@ -184,6 +188,7 @@ class SandboxProvisioner(LocalProvisioner):
     sockets = Unicode(help="The folder of the connection file and the sockets.")
     readonly = Bool(help="Whether the kernel cannot write to the scratch folder.")
     limits = Dict(help="The fields of `Limits`.")
+    entrance = List(help="Of the control group.")
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Start the kernel; see `LocalProvisioner.launch_kernel`."""
@@ -196,6 +201,7 @@ class SandboxProvisioner(LocalProvisioner):
             limits=Limits(**self.limits),
             user=as_user,
             readonly=self.readonly,
+            entrance=self.entrance,
         )
         return await super().launch_kernel(command, **kwargs)
 
@@ -206,7 +212,9 @@ class SandboxProvisioner(LocalProvisioner):
             subprocess.run(command, check=True)
 
 
-def configuration(folder: Path, sockets: Path, limits: Limits, readonly: bool) -> dict[str, Any]:
+def configuration(
+    folder: Path, sockets: Path, limits: Limits, readonly: bool, entrance: Iterable[str]
+) -> dict[str, Any]:
     """Return what a kernelspec's metadata says to have its kernel started in a sandbox.
 
     Parameters
@@ -217,8 +225,11 @@ def configuration(folder: Path, sockets: Path, limits: Limits, readonly: bool) -
         What the kernel may use.
     readonly
         Whether it cannot write to ``folder``.
+    entrance
+        Of its control group.
     """
     config = {"folder": str(folder), "sockets": str(sockets), "readonly": readonly}
+    config["entrance"] = list(entrance)
     return {
         "provisioner_name": "qlearn-forked",
         "config": {**config, "limits": asdict(limits)},

@@ -11,13 +11,12 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from qlearn.grading.kernels import Ended, Kernel, Stopped, started
+from qlearn.grading.kernels import Ended, Kernel, Slow, Stopped, started
 from qlearn.grading.notebooks import is_test, joined, untouched
 from qlearn.grading.outputs import error
 from qlearn.grading.records import Exercise, Submission, Verdict
 from qlearn.grading.sandbox import Limits, SandboxUnavailable, require
 from qlearn.grading.scratch import ANSWERS, Refused, collect, scratch, work_files
-from qlearn.grading.watch import Usage
 
 RESTARTS = 3  # of the test kernel, for artifacts that end it
 InKernel = Callable[..., Stopped | None]  # `_in_kernel` with all but its positional parameters
@@ -49,20 +48,20 @@ def score(
     ------
     SandboxUnavailable
         When bubblewrap is asked for and cannot run.
+    Slow
+        When the machine was too busy for a verdict.
     """
     if sandboxed:
         require()
     began = time.monotonic()
-    usages: list[Usage] = []
+    working, testing = [], []
     try:
         notebook = joined(exercise.source, submission.notebook)
-        in_kernel = partial(_in_kernel, limits=limits, sandboxed=sandboxed, usages=usages)
-        until = began + limits.seconds
-        answers, reasons = _work(notebook, submission.files, partial(in_kernel, until=until))
+        in_kernel = partial(_in_kernel, limits=limits, sandboxed=sandboxed)
+        answers, reasons = _work(notebook, submission.files, partial(in_kernel, kernels=working))
         with scratch(answers) as folder:
             (folder / ANSWERS).mkdir(exist_ok=True)
-            until = time.monotonic() + limits.seconds
-            reasons += _test(notebook, folder, partial(in_kernel, until=until))
+            reasons += _test(notebook, folder, partial(in_kernel, kernels=testing))
     except Refused as refused:
         notebook, reasons = untouched(exercise.source), [str(refused)]
         _not_run(_cells(notebook, test=True), reasons[0])
@@ -73,8 +72,8 @@ def score(
                 for cell in _cells(notebook, test=True)},
         notebook=nbformat.writes(notebook).encode(),
         reason=" ".join(reasons),
-        cpu_seconds=sum(usage.cpu_seconds for usage in usages),
-        peak_mb=max((usage.peak_mb for usage in usages), default=0.0),
+        cpu_seconds=sum(kernel.usage.cpu_seconds for kernel in working + testing),
+        peak_mb=max((kernel.usage.peak_mb for kernel in working + testing), default=0.0),
         seconds=time.monotonic() - began,
     )  # fmt: skip
 
@@ -118,17 +117,20 @@ def _test(notebook: NotebookNode, folder: Path, in_kernel: InKernel) -> list[str
 
 def _in_kernel(
     waiting: deque[NotebookNode], folder: Path, readonly: bool, last: bool, *,
-    until: float, limits: Limits, sandboxed: bool, usages: list[Usage],
+    kernels: list[Kernel], limits: Limits, sandboxed: bool,
 ) -> Stopped | None:  # fmt: skip
     """Run cells until none is waiting; return what stopped the first that is.
 
     A kernel that ends may have been killed by a machine short of memory: its cells run in another
-    before their student pays for it. That one is the ``last``.
+    before their student pays for it. That one is the ``last``. All ``kernels`` share the time.
     """
+    left = limits.seconds - sum(kernel.spent for kernel in kernels)
     try:
         with started(folder, limits, sandboxed, readonly) as kernel:
-            usages.append(kernel.usage)
-            _run(waiting, kernel, until)
+            kernels.append(kernel)
+            _run(waiting, kernel, left)
+    except Slow:
+        raise
     except Stopped as stopped:
         return stopped
     except SandboxUnavailable as problem:
@@ -144,7 +146,7 @@ def _require_kernels(limits: Limits, sandboxed: bool) -> None:
         pass
 
 
-def _run(waiting: deque[NotebookNode], kernel: Kernel, until: float) -> None:
+def _run(waiting: deque[NotebookNode], kernel: Kernel, seconds: float) -> None:
     """Run cells one after the other and put down what they say."""
     for number in count(1):
         if not waiting:
@@ -152,7 +154,7 @@ def _run(waiting: deque[NotebookNode], kernel: Kernel, until: float) -> None:
         cell = waiting[0]
         cell.execution_count = number
         try:
-            outputs = kernel.run(cell.source, until - time.monotonic())
+            outputs = kernel.run(cell.source, seconds - kernel.spent)
         except Stopped as stopped:
             outputs = [*stopped.outputs, error("Stopped", str(stopped))]
             raise

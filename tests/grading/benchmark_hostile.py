@@ -32,7 +32,7 @@ from qlearn.grading.sandbox import INSIDE, USER_COUNT, USERS, command_of, user
 NUMBERS = {name.replace("-", "_"): code for name, code in exercise.HONEST.items()}
 SECRET = "a word that nobody hands in"
 TIMEOUT = 20  # seconds of a cell under nbgrader, and of a submission under ours
-LIMITS = Limits(cpu_seconds=300, memory_mb=3000, processes=200, file_mb=1100)
+LIMITS = Limits(memory_mb=3000, processes=200, file_mb=1100)
 # Run in nbgrader's sandbox: autograde, then what is still running and who has called.
 INNER = f"""
 import json, os, socket, subprocess

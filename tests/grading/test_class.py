@@ -1,16 +1,22 @@
 """What is kept of what a class hands in, when it is graded again, and what stops grading."""
 
+import base64
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import bs4
 import classes
 import nbformat
 import pytest
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbgrader.api import Gradebook
 
 from qlearn.grading import classroom, feedback, run
+from qlearn.grading.markdown import Texts
 
 NOTEBOOK = f"{classes.EXERCISE}.ipynb"
 
@@ -117,6 +123,81 @@ def test_only_the_named_students_are_graded(course, cluster, capsys):
     assert {student for student, *_ in classes.grades(course)} == {"ben"}
     assert classes.coordinate(course, scheduler=cluster, students=["eve"]) == 1
     assert "Nothing was handed in by eve." in capsys.readouterr().err
+
+
+def test_a_class_that_handed_in_nothing_gets_a_sentence(course, cluster, capsys):
+    assert classes.coordinate(course, scheduler=cluster) == 1
+    said = capsys.readouterr().err
+    assert "Nothing was handed in for tiny" in said and "submitted/STUDENT/tiny" in said
+
+
+def test_what_is_in_no_students_folder_is_said(course, cluster, capsys):
+    place = classes.hand_in(course, "ann", "answer = 42")
+    submitted = place.parents[1]
+    for left in ("ben/tiny (1)", "group/cem/tiny", "dora", "ann/tiny.old"):
+        shutil.copytree(place, submitted / left)
+    (submitted / "linked").symlink_to(submitted)
+    (submitted / "else" / "other").mkdir(parents=True)
+    (submitted / "else" / "other" / "other.ipynb").write_text("{}")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    said = capsys.readouterr().err
+    assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Left out")] == [
+        "ann/tiny.old", "ben/tiny (1)", "dora", "group/cem/tiny",
+    ]  # fmt: skip
+
+
+def test_a_paragraph_that_nobody_has_read_has_no_score_on_the_page(course, cluster):
+    classes.hand_in(course, "ann", "answer = 42")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    page = classes.page(course, "ann")
+    assert page.count("not read yet, of 3.0") == 2 and "Score: 2.0 / 2.0" in page
+    with Gradebook(f"sqlite:///{course / 'classroom' / 'gradebook.db'}") as gradebook:
+        grade = gradebook.find_grade("explain", classes.EXERCISE, classes.EXERCISE, "ann")
+        grade.manual_score, grade.needs_manual_grade = 0, False
+        gradebook.db.commit()
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    page = classes.page(course, "ann")
+    assert "not read yet" not in page and "Score: 0.0 / 3.0" in page
+
+
+def test_a_page_runs_the_scripts_of_the_template_and_no_other(course, cluster):
+    classes.hand_in(course, "ann", "answer = 42")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    page = bs4.BeautifulSoup(classes.page(course, "ann"), "html.parser")
+    policy = page.head.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
+    assert "unsafe" not in rules["script-src"]
+    for script in page.find_all("script"):
+        if script.get("src"):
+            assert script["src"].startswith(rules["script-src"].split()[0])
+        elif script.string:
+            digest = base64.b64encode(hashlib.sha256(script.string.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in rules["script-src"]
+
+
+@pytest.mark.parametrize("kind", ["stream", "display_data", "execute_result"])
+def test_what_a_model_prints_in_a_hidden_test_is_on_no_page(kind):
+    cell = nbformat.v4.new_code_cell("### BEGIN HIDDEN TESTS\n1\n### END HIDDEN TESTS")
+    cell.metadata["nbgrader"] = {"grade": True, "solution": False, "grade_id": "a", "points": 1,
+                                 "schema_version": 3, "locked": True}  # fmt: skip
+    shown = {"text": "inputs"} if kind == "stream" else {"data": {"text/plain": "inputs"}}
+    error = nbformat.v4.new_output("error", ename="AssertionError", evalue="Too small.")
+    cell.outputs = [nbformat.v4.new_output(kind, **shown), error]
+    cell, _ = feedback.HideHiddenTests().preprocess_cell(cell, {}, 0)
+    assert [one.output_type for one in cell.outputs] == ["error"]
+    assert cell.outputs[0].traceback == ["AssertionError: Too small."]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["![x](http://127.0.0.1:8888/api)", "![x][a]\n\n[a]: http://localhost/", "![](//nas/x.png)",
+     "[![x](file:///etc/passwd)](#a)"],
+)  # fmt: skip
+def test_a_picture_from_somewhere_else_is_shown_as_text(words):
+    made = Texts().harmless(words, [])
+    assert "shown as they were written" in made
+    assert "<img" not in MarkdownWithMath(renderer=IPythonRenderer(escape=False)).render(made)
 
 
 def test_two_cannot_grade_at_once(course, cluster, capsys):

@@ -15,7 +15,7 @@ from hostile.files import FILES
 
 from qlearn.grading import forked, kernels, roots, scratch
 from qlearn.grading.kernels import started
-from qlearn.grading.limits import Limits, resources
+from qlearn.grading.limits import Limits
 from qlearn.grading.outputs import Kept
 from qlearn.grading.records import Exercise, Submission
 from qlearn.grading.sandbox import SandboxUnavailable, command_of, user
@@ -143,9 +143,9 @@ def test_sandboxes_of_processes_that_are_no_more_are_ended_and_of_others_kept(
     sandboxes[1].kill(), sandboxes[1].wait()
 
 
-def test_a_longer_time_is_one_for_cells_and_for_the_processor_too():
+def test_a_longer_time_is_one_for_cells_too():
     limits = Limits.within(7200, 1000)
-    assert limits.cell_seconds == 2400 and resources(limits)["RLIMIT_CPU"] == 14400
+    assert limits.cell_seconds == 2400
     assert Limits.within(1800, 4000) == Limits()
     assert Limits.within(20, 4000).cell_seconds == 20
 

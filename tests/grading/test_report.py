@@ -62,10 +62,24 @@ def test_the_summary_shows_the_histogram_and_the_csv_has_every_part(there, tmp_p
     said = capsys.readouterr().out
     assert "tiny: 3 students, 6 points" in said
     assert "mean 2.7, median 1.5, from 1 to 5.5; 2 parts still to be read" in said
-    bars = {line.split("│")[0].strip(): line.split("│")[1] for line in said.splitlines()[3:13]}
+    assert "of what is graded or read so far: mean 67%" in said  # 8 of 6 + 3 + 3 points
+    bars = {line.split("│")[0].strip(): line.split("│")[1] for line in said.splitlines()[4:14]}
     assert [len(bar.split()) for bar in bars.values()] == [0, 2, 2, 0, 0, 0, 0, 0, 0, 2]
     written = pd.read_csv(tmp_path / "grades.csv")
     pd.testing.assert_frame_equal(written, table(Course.here(), "tiny"))
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=cmd|' /C calc'!A0"])
+def test_no_cell_of_the_csv_is_a_formula(text, tmp_path, monkeypatch):
+    rows = pd.DataFrame({"student": [text], "exercise": "tiny", "part": "a", "score": -1.5,
+                         "most": 2.0, "to_read": False, "late_penalty": 0.0})  # fmt: skip
+    monkeypatch.setattr("qlearn.grading.report.table", lambda course, exercise: rows)
+    monkeypatch.setattr("qlearn.grading.report._graded", lambda course: course)
+    monkeypatch.setattr(Course, "here", lambda: None)
+    report(None, tmp_path / "grades.csv")
+    written = pd.read_csv(tmp_path / "grades.csv")
+    assert written["student"][0].startswith("'") and written["student"][0].isprintable()
+    assert written["score"][0] == -1.5
 
 
 def test_without_grades_there_is_a_sentence_and_no_new_gradebook(tmp_path, monkeypatch):

@@ -163,6 +163,28 @@ class Writes(nn.Module):
         return x
 
 
+class ReadsBeyond(nn.Module):
+    def forward(self, x):
+        ends = torch.tensor([[10**6]])
+        return torch.segment_reduce(x, "sum", lengths=ends, axis=1, unsafe=True)
+
+
+class WritesBeyond(nn.Module):
+    def forward(self, x):
+        places = torch.full([1, 1, 1], 10**9)
+        return torch.ops.aten.adaptive_max_pool2d_backward(x[None, :1, :1], x[None], places)
+
+
+class Unwiped(nn.Module):
+    def forward(self, x):
+        return torch.empty([100, 10]) + x.sum()
+
+
+class Grown(nn.Module):
+    def forward(self, x):
+        return x.resize_([1000, 10])
+
+
 class Unchecked(nn.Module):
     def forward(self, x):
         place = torch.full([1, 1], 10**12)
@@ -171,8 +193,13 @@ class Unchecked(nn.Module):
 
 @pytest.mark.parametrize("suffix", [".pt", ".ptl"])
 @pytest.mark.parametrize(
-    ("model", "said"), [(Reads, "from_file"), (Writes, "save"), (Unchecked, "sparse_coo_tensor")]
-)
+    ("model", "said"),
+    [
+        (Reads, "from_file"), (Writes, "save"), (Unchecked, "sparse_coo_tensor"),
+        (ReadsBeyond, "segment_reduce"), (WritesBeyond, "adaptive_max_pool2d_backward"),
+        (Unwiped, "empty"), (Grown, "resize_"),
+    ],
+)  # fmt: skip
 def test_a_script_that_does_more_than_compute_is_refused(model, said, suffix, folder):
     folder.mkdir()
     script = torch.jit.script(model())
@@ -217,7 +244,10 @@ def test_a_model_cannot_change_what_it_is_measured_on(folder):
     [
         "torch.os.system", "torch.builtins.exec", "torch.ops.aten.from_file.default",
         "torch.ops.aten.save.default", "torch.ops.aten.linear.__class__", "_operator.methodcaller",
-        "torch.ops.aten.sparse_coo_tensor.indices", "math.sin", "#", "torch.ops.image.read_file.x",
+        "torch.ops.aten.sparse_coo_tensor.indices", "torch.ops.aten.segment_reduce.default",
+        "torch.ops.aten.adaptive_max_pool2d_backward.default", "torch.ops.aten.empty.memory_format",
+        "torch.ops.aten.resize_.default", "torch.ops.aten._foreach_add.List", "math.sin",
+        "#", "torch.ops.image.read_file.x",
     ],
 )  # fmt: skip
 def test_a_program_may_call_operators_only(target):

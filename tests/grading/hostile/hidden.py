@@ -1,9 +1,20 @@
 """What work cells hide from whoever counts what they use, and rights that they try to get."""
 
+import os
+
 from hostile.work import LONG, _both, _first
 
 PLACES = "from ipykernel.connect import get_connection_file\nimport os, time\n"
 PLACES += "sockets = os.path.dirname(get_connection_file())\n"
+# keyctl, add_key, request_key; io_uring_setup; shmget, semget, msgget; ptrace, process_vm_readv;
+# perf_event_open; bpf; clone with a user namespace
+CALLS = {"x86_64": {250: "0, -3, 0", 248: "b'user', b'a', b'b', 1, -3", 249: "b'user', b'a', 0, -3",
+                    425: "1, ctypes.create_string_buffer(200)", 29: "0, 4096, 0o1600",
+                    64: "0, 1, 0o1600", 68: "0, 0o1600", 101: "16, 1, 0, 0",
+                    310: "os.getpid(), 0, 0, 0, 0, 0",
+                    298: "ctypes.create_string_buffer(200), 0, -1, -1, 0",
+                    321: "0, ctypes.create_string_buffer(200), 100",
+                    56: "0x10000011, 0, 0, 0, 0"}}  # fmt: skip
 WROTE = "It wrote more than"
 
 
@@ -30,6 +41,33 @@ HIDDEN = {
         "import os, time\n"
         "for i in range(17): os.write(os.memfd_create(str(i)), b'1' * 10**8)\ntime.sleep(9)",
         reason="MB of memory",
+    ),
+    "files_in_memory_of_children": _first(
+        "import os, time\nfor i in range(17):\n    if os.fork() == 0:\n"
+        "        os.write(os.memfd_create(str(i)), b'1' * 10**8); time.sleep(99)\ntime.sleep(9)",
+        reason="MB of memory",
+    ),
+    "buffers_of_sockets": _first(
+        "import socket, time\nkept = []\nfor i in range(480):\n"
+        "    kept.append(socket.socketpair())\n    for one in kept[-1]:\n"
+        "        one.setblocking(False); one.setsockopt(1, socket.SO_SNDBUF, 10**8)\n"
+        "        try:\n            while True: one.send(b'x' * 10**5)\n"
+        "        except OSError: pass\ntime.sleep(9)",
+        reason="MB of memory",
+    ),
+    "calls_that_are_forbidden": _must_fail(*(
+        f"call(libc.syscall({number}, {words}))" for number, words in CALLS.get(os.uname().machine,
+        {}).items()
+    )),
+    "sockets_that_leave_the_sandbox": _must_fail(
+        *(f"import socket; socket.socket({family}, {kind})"
+          for family, kind in ((40, 1), (40, 2), (38, 5), (17, 3), (44, 3), (31, 3))),
+        "import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9)",
+    ),
+    "namespaces_by_every_call": _must_fail(
+        *(f"call(libc.unshare({flag}))" for flag in (0x10000000, 0x20000, 0x40000000)),
+        "call(libc.setns(os.open('/proc/self/ns/ipc', os.O_RDONLY), 0))",
+        "call(libc.mount(b'none', b'/tmp', b'tmpfs', 0, 0))",
     ),
     "unlinked_files": _first(
         "import os, time\nkept = []\nfor i in range(5):\n"
