@@ -25,7 +25,6 @@ def fx_mapping(qconfig: tq.QConfig) -> tq.QConfigMapping:
 def quantize_fx(
     model: nn.Module,
     mapping: tq.QConfigMapping,
-    qconfig: tq.QConfig,
     example: Tensor,
     batches: Iterable,
 ) -> torch.fx.GraphModule:
@@ -33,7 +32,7 @@ def quantize_fx(
 
     Parameters
     ----------
-    mapping, qconfig
+    mapping
         Which layers are quantized, and with what.
     example
         A batch of inputs to trace the model with.
@@ -53,17 +52,19 @@ def quantize_fx(
     # Step 2: find the ranges of activations.
     calibrate(prepared, batches)
     # Step 3: replace float layers by quantized ones.
-    return clip_weights(convert_fx(prepared), qconfig)
+    return convert_clipped(prepared)
 
 
-def clip_weights(converted: nn.Module, qconfig: tq.QConfig) -> nn.Module:
-    """Clip an FX model's weights to the qconfig's levels, in place, and return the model.
+def convert_clipped(prepared: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """Convert a prepared FX model, each weight clipped to the levels of its layer's qconfig.
 
     ``convert()`` clips, ``convert_fx()`` does not: a 4-bit weight could take the value 8.
     """
     from torch.ao.nn.quantized.modules.utils import _clamp_weights
 
-    for layer in converted.modules():
+    qconfigs = {name: getattr(layer, "qconfig", None) for name, layer in prepared.named_modules()}
+    converted = convert_fx(prepared)
+    for name, layer in converted.named_modules():
         if not (hasattr(layer, "set_weight_bias") and hasattr(layer, "weight")):
             continue
         weight = layer.weight()
@@ -71,5 +72,7 @@ def clip_weights(converted: nn.Module, qconfig: tq.QConfig) -> nn.Module:
             parameters = (weight.q_per_channel_scales(), weight.q_per_channel_zero_points())
         else:
             parameters = (torch.tensor(weight.q_scale()), torch.tensor(weight.q_zero_point()))
-        layer.set_weight_bias(_clamp_weights(weight, qconfig.weight(), *parameters), layer.bias())
+        layer.set_weight_bias(
+            _clamp_weights(weight, qconfigs[name].weight(), *parameters), layer.bias()
+        )
     return converted

@@ -15,11 +15,11 @@ from functools import partial
 import torch
 import torch.ao.quantization as tq
 from torch import Tensor, nn
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
+from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import calibrate, inputs_of
-from qlearn.quantization.fx import clip_weights, fx_mapping, quantize_fx
+from qlearn.quantization.fx import convert_clipped, fx_mapping, quantize_fx
 from qlearn.quantization.pt2e import Program, lower_to_xnnpack, quantize_for_xnnpack
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.quantization.weight_only import int4_calibrated, int4_packed
@@ -142,7 +142,7 @@ def static_fx(
     qconfig = weight_qconfig(bits, per_channel)
     example = inputs_of(next(iter(train)))
     batches = itertools.islice(train, CALIBRATION_BATCHES)
-    return quantize_fx(model, fx_mapping(qconfig), qconfig, example, batches)
+    return quantize_fx(model, fx_mapping(qconfig), example, batches)
 
 
 def qat(
@@ -171,7 +171,7 @@ def qat(
     freeze = partial(_freeze, last=epochs)
     fit(prepared, train, epochs=epochs, learning_rate=LEARNING_RATES[bits], on_epoch=freeze)
     # Step 3: convert the fake quantizers to int8 layers.
-    return clip_weights(convert_fx(prepared), qconfig)
+    return convert_clipped(prepared)
 
 
 def _freeze(model: nn.Module, epoch: int, last: int) -> None:

@@ -177,7 +177,7 @@ def _quantize_layer(model: nn.Module, name: str, qconfig: QConfig, calibration: 
     mapping = QConfigMapping().set_module_name(name, qconfig)
     example = inputs_of(calibration[0])
     try:
-        converted = quantize_fx(model, mapping, qconfig, example, calibration)
+        converted = quantize_fx(model, mapping, example, calibration)
         if not _is_quantized(converted.get_submodule(name)):
             raise ValueError(NOT_SUPPORTED)
     except ValueError as error:
