@@ -55,7 +55,7 @@ def doctor() -> None:
 def prepare(
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also ImageNet weights, sweeps and the study of lesson 07."),
+        typer.Option("--all", help="Also ImageNet weights, sweeps and the study of few bits."),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Make again what is there.")] = False,
 ) -> None:

@@ -10,9 +10,8 @@ from qlearn.calibration import inputs_of, run_hooked
 from qlearn.quantization.equalization import fold
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, grid_of
 
-SAMPLES = 32  # in a step, as in the paper
-RATE = 0.02  # Adam's
-REGULARIZATION = 0.01  # λ
+RATE = 0.03  # Adam's
+REGULARIZATION = 1.0  # λ
 
 
 def adaround(
@@ -64,10 +63,10 @@ def adaround(
     layer = result.get_submodule(name)
     if type(layer) not in LAYERS:
         raise ValueError(f"{name!r} is a {type(layer).__name__}: choose a Conv2d or Linear layer.")
-    # Step 2: record the layer's inputs x and float outputs Wx.
+    # Step 2: of the layer's inputs x, H is all that its output error depends on.
     data = [inputs_of(batch) for batch in itertools.islice(loader, batches)]
     calls = [call for inputs in data for call in run_hooked(result, {name: layer}, inputs)]
-    x, wanted = torch.cat([c.source for c in calls]), torch.cat([c.value for c in calls])
+    H = sum(second_moments(layer, call.source) for call in calls)
     # Step 3: split each weight into the level below it and the fraction of a step above that.
     scale, observer = grid_of(layer, weight)
     floor = (layer.weight.detach() / scale).floor()
@@ -76,27 +75,54 @@ def adaround(
     def rounded(up: Tensor) -> Tensor:
         return (floor + up).clamp(observer.quant_min, observer.quant_max) * scale
 
-    def loss(up: Tensor, samples: Tensor) -> Tensor:
-        """Return ‖Wx − Ŵx‖² / ‖Wx‖² on some samples."""
-        got = torch.func.functional_call(layer, {"weight": rounded(up)}, (x[samples],))
-        return (got - wanted[samples]).square().mean() / wanted.square().mean()
+    def cost(error: Tensor) -> Tensor:
+        """Return tr(E H Eᵀ), summed over the groups of a convolution."""
+        by_group = error.reshape(len(H), -1, H.shape[-1])
+        return (by_group @ H * by_group).sum()
 
+    total = cost(layer.weight.detach())
     # Step 4: learn which weights go up, and put all of them on their levels.
-    layer.weight.data = rounded(_learn_rounding(fraction, loss, len(x), steps))
+    up = _learn_rounding(
+        fraction, lambda h: cost(rounded(h) - layer.weight.detach()) / total, steps
+    )
+    layer.weight.data = rounded(up)
     return result
 
 
-def _learn_rounding(
-    fraction: Tensor, loss: Callable[[Tensor, Tensor], Tensor], samples: int, steps: int
-) -> Tensor:
+def second_moments(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return Σ x xᵀ over what each output of a Conv2d or Linear layer is a sum of.
+
+    Parameters
+    ----------
+    layer
+        Its groups, kernel, stride and padding count, not its weights.
+    x
+        A batch of its inputs.
+
+    Returns
+    -------
+    Tensor
+        Groups × K × K, with K weights to an output.
+    """
+    if isinstance(layer, nn.Linear):
+        rows = x.flatten(0, -2)
+        return (rows.T @ rows)[None]
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = nn.functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    options = {"dilation": layer.dilation, "stride": layer.stride}
+    patches = nn.functional.unfold(padded, layer.kernel_size, **options)
+    patches = patches.transpose(0, 1).reshape(layer.groups, layer.weight[0].numel(), -1)
+    return patches @ patches.mT
+
+
+def _learn_rounding(fraction: Tensor, loss: Callable[[Tensor], Tensor], steps: int) -> Tensor:
     """Return 1 for each weight to round up, 0 for each to round down."""
     # Begin with h = fraction, where floor + h is the float weight: invert the rectified sigmoid.
     v = torch.logit((fraction.clamp(0.01, 0.99) + 0.1) / 1.2).requires_grad_()
     optimizer = torch.optim.Adam([v], lr=RATE)
-    random = torch.Generator().manual_seed(0)
     for step in range(steps):
         h = _rectified_sigmoid(v)
-        total = loss(h, torch.randint(samples, (SAMPLES,), generator=random))
+        total = loss(h)
         # The first fifth of the steps is for the error alone; then β falls from 20 to 2.
         progress = (step / steps - 0.2) / 0.8
         if progress > 0:

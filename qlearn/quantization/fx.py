@@ -96,5 +96,7 @@ def convert_clipped(prepared: torch.fx.GraphModule) -> torch.fx.GraphModule:
             parameters = (weight.q_per_channel_scales(), weight.q_per_channel_zero_points())
         else:
             parameters = (torch.tensor(weight.q_scale()), torch.tensor(weight.q_zero_point()))
-        layer.set_weight_bias(_clamp_weights(weight, qconfig.weight(), *parameters), layer.bias())
+        layer.set_weight_bias(
+            _clamp_weights(weight, qconfigs[name].weight(), *parameters), layer.bias()
+        )
     return converted

@@ -16,6 +16,8 @@ class LearnedStep(tq.FakeQuantizeBase):
     ----------
     bits
         Of a weight, from 2 to 8.
+    symmetric
+        Leave out the lowest level, as `weight_qconfig` does: for comparisons on equal grids.
     factory_kwargs
         Device and dtype, which PyTorch's QAT layers pass to every fake quantizer; not needed here.
 
@@ -27,9 +29,11 @@ class LearnedStep(tq.FakeQuantizeBase):
     dtype = torch.qint8
     qscheme = torch.per_tensor_symmetric
 
-    def __init__(self, bits: int, factory_kwargs: dict | None = None) -> None:
+    def __init__(
+        self, bits: int, symmetric: bool = False, factory_kwargs: dict | None = None
+    ) -> None:
         super().__init__()
-        self.quant_min, self.quant_max = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        self.quant_min, self.quant_max = symmetric - 2 ** (bits - 1), 2 ** (bits - 1) - 1
         self.scale = nn.Parameter(torch.ones(1))
         self.register_buffer("zero_point", torch.zeros(1, dtype=torch.int))
         self.register_buffer("started", torch.tensor(False))

@@ -17,7 +17,7 @@ from qlearn.quantization.sensitivity import sensitivity
 from qlearn.system.errors import explained
 from qlearn.training import accuracy, predict
 
-FLOAT_BITS = 32
+FLOAT = 32
 BATCHES = 2  # to calibrate with, for about two models per layer
 
 
@@ -29,12 +29,14 @@ class Mixed(NamedTuple):
     layers: pd.DataFrame
 
 
-def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int = 4) -> Mixed:
-    """Keep the layers that suffer most in float, as many as a budget of bits allows.
+def mixed_precision(
+    model: nn.Module, data: DataSet, budget: float, *, bits: int = 4, wide: int = 8
+) -> Mixed:
+    """Give the layers that suffer most more bits, as many as a budget allows.
 
     Each layer is quantized alone first, and the SQNR of the model's outputs is measured
-    (`sensitivity`). Then, greedily, the most sensitive layer is returned to float, and the next,
-    until all are. Of the models within the budget the one with the highest SQNR is chosen: it
+    (`sensitivity`). Then, greedily, the most sensitive layer gets the wider format, and the next,
+    until all have it. Of the models within the budget the one with the highest SQNR is chosen: it
     can tell apart models that have the same accuracy.
 
     Parameters
@@ -46,23 +48,23 @@ def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int
         the result a little: give a ``DataSet`` whose ``test`` is a validation set where it matters.
     budget
         Mean bits a weight, at most, over all Conv2d and Linear layers.
-    bits
-        Of a quantized weight, from 2 to 8, with one scale per tensor; activations have 8. (Fewer
-        than 8 are still stored in a byte here: the budget is the one that a format with packed
-        weights would need.)
+    bits, wide
+        Of a weight, from 2 to 8, with one scale per tensor; activations have 8. ``wide`` may also
+        be 32: those layers stay float. (Fewer than 8 are still stored in a byte here: the budget
+        is the one that a format with packed weights would need.)
 
     Returns
     -------
     Mixed
-        ``model``, and ``curve``: a row for each number of float layers, from 0, with ``layer``
-        (returned to float last), ``bits`` (mean over weights), ``accuracy``, ``sqnr_db`` and
-        ``chosen``; ``layers``, what `sensitivity` found for each of them.
+        ``model``, and ``curve``: a row for each number of wide layers, from 0, with ``layer``
+        (widened last), ``bits`` (mean over weights), ``accuracy``, ``sqnr_db`` and ``chosen``;
+        ``layers``, what `sensitivity` found for each of them.
 
     Raises
     ------
     ValueError
-        If bits is not from 2 to 8, the budget is below it, or the model is one that
-        `sensitivity` refuses.
+        If bits is not from 2 to 8, wide is neither 32 nor between them, the budget is below bits,
+        or the model is one that `sensitivity` refuses.
 
     References
     ----------
@@ -71,6 +73,8 @@ def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits is {bits}; a quantized weight has from 2 to 8.")
+    if wide != FLOAT and not bits < wide <= 8:
+        raise ValueError(f"wide is {wide}; give more than {bits} and at most 8 bits, or 32.")
     if budget < bits:
         raise ValueError(
             f"the budget is {budget:g} bits a weight, fewer than the {bits} of a layer."
@@ -85,22 +89,23 @@ def mixed_precision(model: nn.Module, data: DataSet, budget: float, *, bits: int
     weights = {name: model.get_submodule(name).weight.numel() for name in order}
     logits, _ = predict(model, test)
     rows, models, mapping = [], [], fx_mapping(qconfig)
+    wider = None if wide == FLOAT else weight_qconfig(wide, per_channel=False)
     for count in tqdm(range(len(order) + 1), desc="mixed precision", unit="model", file=sys.stdout):
-        # Step 2: return one layer after the other to float, and measure each model.
+        # Step 2: widen one layer after the other, and measure each model.
         if count:
-            mapping.set_module_name(order[count - 1], None)
+            mapping.set_module_name(order[count - 1], wider)
         mixed, example = model, inputs_of(calibration[0])
-        with explained(f"the model fails with {count} layers in float"):
-            if count < len(order):
+        with explained(f"the model fails with {count} layers of {wide} bits"):
+            if count < len(order) or wider:
                 mixed = quantize_fx(model, mapping, example, calibration)
             outputs, labels = predict(mixed, test)
         share = sum(weights[name] for name in order[:count]) / sum(weights.values())
-        mean = bits + share * (FLOAT_BITS - bits)
-        returned = order[count - 1] if count else ""
-        rows.append((count, returned, mean, accuracy(outputs, labels), sqnr(logits, outputs)))
+        mean = bits + share * (wide - bits)
+        widened = order[count - 1] if count else ""
+        rows.append((count, widened, mean, accuracy(outputs, labels), sqnr(logits, outputs)))
         models.append(mixed)
     # Step 3: choose the best model that the budget allows.
-    columns = ["float_layers", "layer", "bits", "accuracy", "sqnr_db"]
+    columns = ["wide_layers", "layer", "bits", "accuracy", "sqnr_db"]
     curve = pd.DataFrame(rows, columns=columns)
     best = curve[curve["bits"] <= budget]["sqnr_db"].idxmax()
     curve["chosen"] = curve.index == best

@@ -14,37 +14,46 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from qlearn import data, models
-from qlearn.quantization.equalization import correct_bias, equalize
+from qlearn.quantization.equalization import correct_bias, equalize, fold
 from qlearn.quantization.lsq import LearnedStep
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.quantization.schemes import LEARNING_RATES, qat, static_fx
 from qlearn.system.cache import home, source_digest, write_whole
 from qlearn.training import evaluate, fit
 
-METHODS = ("PTQ", "repaired", "QAT", "QAT, learned step", "equalized, QAT")
+METHODS = (
+    "PTQ", "repaired", "QAT", "folded, QAT", "equalized, QAT", "QAT, learned step"
+)  # fmt: skip
 
 
 def low_bit_study(
-    seeds: Iterable[int] = (0, 1, 2),
-    bits: Iterable[int] = (8, 4, 3),
+    seeds: Iterable[int] = range(5),
+    bits: Iterable[int] = (4, 3),
     *,
+    orders: Iterable[int] = range(5),
     float_epochs: int = 8,
     qat_epochs: int = 3,
     methods: Iterable[str] = METHODS,
 ) -> pd.DataFrame:
     """Train a `DepthwiseCNN` on the digits from each seed and quantize it in each way.
 
-    Weights of few bits, with one scale a layer or one a channel, after batch norm is folded;
-    activations of 8 bits. "PTQ" is calibrated only, "repaired" is equalized and bias-corrected
-    before that, "QAT" is fine-tuned, and with a learned step (one scale a layer) by LSQ;
-    "equalized, QAT" is fine-tuned from the equalized model.
+    Weights of few bits on one grid for all methods (`weight_qconfig`), activations of 8 bits.
+    "PTQ" is calibrated only, "repaired" is equalized and bias-corrected before that, both with one
+    scale a layer and with one a channel. The others are fine-tuned with one scale a layer: "QAT",
+    with a learned step by LSQ, and "equalized, QAT" from the equalized model. That has no batch
+    norm any more; neither has "folded, QAT", which shows what is equalization's.
+
+    Every cell has a loader of its own, so that it does not depend on which cells ran before it.
 
     Parameters
     ----------
     seeds
-        Of the float model's first weights and of the order of the training samples.
+        Of the float model: its first weights and the order of its training samples.
     bits
         Of a weight: 8, 4 or 3.
+    orders
+        Seeds of the order of the samples that a float model is calibrated or fine-tuned with: the
+        other source of variance, crossed with the first.
     float_epochs, qat_epochs
         Passes over the training samples.
     methods
@@ -53,8 +62,8 @@ def low_bit_study(
     Returns
     -------
     pandas.DataFrame
-        seed, bits, scales ("per tensor", "per channel"; "" for float), method, accuracy in
-        [0, 1]; the float model of a seed has 32 bits and the method "float".
+        seed, order, bits, scales ("per tensor", "per channel"; "" for float), method, accuracy in
+        [0, 1]; the float model of a seed has 32 bits, the method "float" and the order -1.
 
     Raises
     ------
@@ -66,25 +75,23 @@ def low_bit_study(
     Krishnamoorthi 2018 (arXiv 1806.08342); Nagel et al. 2021, A White Paper on Neural Network
     Quantization (arXiv 2106.08295).
     """
-    rows, bits, methods = [], list(bits), list(methods)
+    rows, bits, methods, orders = [], list(bits), list(methods), list(orders)
     for given, known in ((methods, METHODS), (bits, tuple(LEARNING_RATES))):
         if not set(given) <= set(known):
             raise ValueError(f"{given} is not all of {known}: the study knows no others.")
+    digits = data.digits()
+    cells = list(itertools.product(orders, bits, (False, True), methods))
+    cells = [cell for cell in cells if not (cell[2] and "QAT" in cell[3])]
     for seed in tqdm(list(seeds), desc="seeds", unit="seed", file=sys.stdout, ncols=80):
-        train, test = data.loaders(data.digits(), seed=seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = models.DepthwiseCNN()
-            with contextlib.redirect_stdout(io.StringIO()):  # one progress bar is enough
-                fit(model, train, epochs=float_epochs)
-                rows.append((seed, 32, "", "float", evaluate(model, test)))
-                for width, per_channel, method in itertools.product(bits, (False, True), methods):
-                    if method == "QAT, learned step" and per_channel:
-                        continue
-                    made = _quantize(model, train, width, per_channel, method, qat_epochs)
-                    scales = "per channel" if per_channel else "per tensor"
-                    rows.append((seed, width, scales, method, evaluate(made, test)))
-    return pd.DataFrame(rows, columns=["seed", "bits", "scales", "method", "accuracy"])
+        with contextlib.redirect_stdout(io.StringIO()):  # one progress bar is enough
+            model, accuracy = _float_model(digits, seed, float_epochs)
+            rows.append((seed, -1, 32, "", "float", accuracy))
+            for order, width, per_channel, method in cells:
+                train, test = data.loaders(digits, seed=1000 + order)
+                made = _quantize(model, train, width, per_channel, method, qat_epochs)
+                scales = "per channel" if per_channel else "per tensor"
+                rows.append((seed, order, width, scales, method, evaluate(made, test)))
+    return pd.DataFrame(rows, columns=["seed", "order", "bits", "scales", "method", "accuracy"])
 
 
 def kept_study() -> pd.DataFrame | None:
@@ -110,6 +117,15 @@ def _path() -> Path:
     return home() / "studies" / f"low_bits-{torch.backends.quantized.engine}-{digest[:10]}.csv"
 
 
+def _float_model(digits: data.DataSet, seed: int, epochs: int) -> tuple[nn.Module, float]:
+    train, test = data.loaders(digits, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = models.DepthwiseCNN()
+        fit(model, train, epochs=epochs)
+    return model, evaluate(model, test)
+
+
 def _quantize(
     model: nn.Module, train: DataLoader, bits: int, per_channel: bool, method: str, epochs: int
 ) -> nn.Module:
@@ -118,7 +134,7 @@ def _quantize(
     if method == "repaired":
         weight = weight_qconfig(bits, per_channel).weight
         return static_fx(correct_bias(equalize(model), weight, train), train, per_channel, bits)
-    learned = method == "QAT, learned step"
-    weight = LearnedStep.with_args(bits=bits) if learned else fake_quantizer(bits, per_channel)
-    start = equalize(model) if method == "equalized, QAT" else model
-    return qat(start, train, bits, weight, epochs)
+    learned = LearnedStep.with_args(bits=bits, symmetric=True)
+    weight = learned if method == "QAT, learned step" else fake_quantizer(bits, per_channel)
+    start = {"folded, QAT": fold, "equalized, QAT": equalize}.get(method, lambda model: model)
+    return qat(start(model), train, bits, weight, epochs)

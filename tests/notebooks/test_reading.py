@@ -36,6 +36,14 @@ WORDS = {
     "straight-through estimator": 4,
     "lowering": 6,
     "delegate": 6,
+    "dominated": 7,
+    "Pareto front": 7,
+    "validation set": 7,
+    "mixed precision": 8,
+    "cross-layer equalization": 8,
+    "bias correction": 8,
+    "AdaRound": 8,
+    "LSQ": 8,
 }
 
 
@@ -73,7 +81,8 @@ def test_the_minutes_are_counted_as_lesson_00_says(path):
             len(re.findall(r"[^\W_]+(?:['.-][^\W_]+)*", read)),
             read.count("Predict"),
         )
-        minutes += (not deeper) * (words / 120 + lines / 15 + predictions / 2)
+        turns = read.count("**Your turn.**")
+        minutes += (not deeper) * (words / 120 + lines / 15 + predictions / 2 + 3 * turns)
     first = next(text for text, _, _ in sections(path) if text)
     time = re.search(r"\*\*Time\*?\*?:.*", first, re.DOTALL)[0]
     stated = sum(map(int, re.findall(r"(\d+)\s+minutes", time)))
@@ -94,3 +103,10 @@ def test_no_lesson_uses_a_word_before_it_is_defined():
         assert first, f"{lesson:02} does not define {word!r}"
         before = body[: first.start()]
         assert before.count("**") % 2 == 1, f"{lesson:02}: {word!r} comes before its definition"
+
+
+def test_the_index_of_terms_holds_each_word_with_its_lesson():
+    index = (LESSONS[0].parent / "terms.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| \[(\d\d)\]", index, re.MULTILINE))
+    assert {word: int(lesson) for word, lesson in rows.items()} == WORDS
+    assert list(rows) == sorted(rows, key=str.lower)

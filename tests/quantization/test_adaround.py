@@ -1,14 +1,16 @@
 """AdaRound against its paper, and against rounding to the nearest level."""
 
 import copy
+import itertools
 import math
 
 import pytest
 import torch
+from torch import nn
 
-from qlearn import calibration, qconfigs, schemes
+from qlearn import calibration, pretrained, qconfigs, schemes
 from qlearn.quantization import equalization
-from qlearn.quantization.adaround import _rectified_sigmoid, _regularizer, adaround
+from qlearn.quantization.adaround import _rectified_sigmoid, _regularizer, adaround, second_moments
 
 
 def weight(bits=4):
@@ -33,6 +35,47 @@ def test_adaround_rounds_up_or_down_and_beats_the_nearest_level(depthwise_cnn, d
         for m in (folded, nearest, rounded)
     )
     assert calibration.sqnr(want, learned) > calibration.sqnr(want, near) + 0.5
+
+
+def test_adaround_comes_near_the_best_of_all_choices(base_models, digit_batches):
+    """A depthwise filter has nine weights: all 2⁹ choices can be tried."""
+    model, name = pretrained.depthwise_cnn(), "blocks.0.0.0"
+    folded = equalization.fold(model)
+    layer = folded.get_submodule(name)
+    before = calibration.record(folded, ["stem.0"], digit_batches, batches=None)["stem.0"]
+    H = second_moments(layer, torch.cat(before).relu())
+    made = adaround(model, name, weight(), digit_batches)
+    scale, observer = qconfigs.grid_of(layer, weight())
+    floor = (layer.weight.detach() / scale).floor().view(-1, 1, 9)
+    choices = torch.tensor(list(itertools.product((0.0, 1.0), repeat=9)))
+    levels = (floor + choices).clamp(observer.quant_min, observer.quant_max) * scale.flatten()
+
+    def cost(weights):
+        error = weights - layer.weight.detach().view(-1, 1, 9)
+        return ((error @ H) * error).sum(2)
+
+    best = cost(levels).min(1).values.sum()
+    learned = cost(made.get_submodule(name).weight.detach().view(-1, 1, 9)).sum()
+    nearest = cost(
+        qconfigs.round_weights(folded, weight()).get_submodule(name).weight.view(-1, 1, 9)
+    )
+    assert best <= learned < 10**0.1 * best, "within 1 dB"
+    assert nearest.sum() > 2 * learned
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, bias=False),
+        nn.Conv2d(4, 6, (3, 1), padding="same", dilation=2, padding_mode="reflect", bias=False),
+        nn.Linear(4, 6, bias=False),
+    ],
+)
+def test_second_moments_give_the_error_of_the_output(layer):
+    x = torch.randn(5, 7, 4) if isinstance(layer, nn.Linear) else torch.randn(2, 4, 9, 9)
+    H, w = second_moments(layer, x), layer.weight.detach()
+    rows = w.reshape(len(H), -1, H.shape[-1])
+    torch.testing.assert_close((rows @ H * rows).sum(), layer(x).detach().square().sum())
 
 
 def test_the_soft_choice_and_its_regularizer_are_the_papers():

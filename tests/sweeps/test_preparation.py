@@ -1,4 +1,4 @@
-"""What `qlearn prepare --all` makes for lesson 07; `qlearn.sweep` itself has tests of its own."""
+"""What `qlearn prepare --all` makes for lessons 07 and 08; `qlearn.sweep` has tests of its own."""
 
 import pandas as pd
 from typer.testing import CliRunner
