@@ -3,9 +3,9 @@
 from qlearn.export.common import Exported
 from qlearn.export.contents import executorch_contents
 from qlearn.export.executorch_file import executorch, executorch_method
-from qlearn.export.noise import quiet
 from qlearn.export.onnx_file import onnx, onnx_session
 from qlearn.export.torchscript_file import torchscript, torchscript_module
+from qlearn.system.noise import quiet
 
 __all__ = [
     "Exported",

@@ -16,11 +16,10 @@ from qlearn.data.common import DataSet
 from qlearn.export.app_files import write_app_files
 from qlearn.export.common import Exported
 from qlearn.export.executorch_file import executorch, executorch_method
-from qlearn.export.noise import quiet
 from qlearn.export.onnx_file import onnx, onnx_session
-from qlearn.export.refusals import Refusal
 from qlearn.export.torchscript_file import torchscript, torchscript_module
-from qlearn.system.errors import explain
+from qlearn.system.errors import Refusal, explain
+from qlearn.system.noise import quiet
 from qlearn.training import predict
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from qlearn.calibration import has_observer, inputs_of, sqnr
-from qlearn.export.refusals import Refusal
-from qlearn.system.errors import explain
+from qlearn.system.errors import Refusal, explain
 
 Inputs = Iterable[Tensor | tuple[Tensor, Tensor]]
 

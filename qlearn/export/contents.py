@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qlearn.export.noise import quiet
+from qlearn.system.noise import quiet
 
 IDENTIFIER = b"ET12"  # bytes 4 to 8 of every ExecuTorch file
 LAYERS = {

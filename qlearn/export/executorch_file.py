@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from qlearn.export import common
 from qlearn.export.contents import executorch_contents
-from qlearn.export.noise import quiet
-from qlearn.export.refusals import Refusal, refusing
+from qlearn.export.refusals import refusing
 from qlearn.quantization.pt2e import lower_to_xnnpack, quantize_for_xnnpack, require_agreement
 from qlearn.system.cache import write_whole
-from qlearn.system.errors import ELSEWHERE, explained
+from qlearn.system.errors import ELSEWHERE, Refusal, explained
+from qlearn.system.noise import quiet
 
 
 def executorch(

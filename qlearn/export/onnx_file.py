@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.export import common
-from qlearn.export.noise import quiet
-from qlearn.export.refusals import Refusal, refusing
+from qlearn.export.refusals import refusing
 from qlearn.system.cache import write_whole
-from qlearn.system.errors import explained
+from qlearn.system.errors import Refusal, explained
+from qlearn.system.noise import quiet
 
 # A convolution stays float: ONNX Runtime has no kernel for a dynamic one with int8 weights.
 DYNAMIC = ["MatMul", "Gather", "LSTM"]

@@ -3,11 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from qlearn.system.errors import explain
-
-
-class Refusal(ValueError):
-    """A model, an input or a file that is refused: its message is the whole explanation."""
+from qlearn.system.errors import Refusal, explain
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from qlearn.export import common
-from qlearn.export.noise import quiet
-from qlearn.export.refusals import Refusal, refusing
+from qlearn.export.refusals import refusing
 from qlearn.system.cache import write_whole
+from qlearn.system.errors import Refusal
+from qlearn.system.noise import quiet
 
 LITE = ".ptl"
 

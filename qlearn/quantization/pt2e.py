@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.calibration import calibrate, has_observer, sqnr
+from qlearn.system.noise import quiet
 
 if TYPE_CHECKING:
     from executorch.exir import ExecutorchProgramManager
@@ -104,8 +105,9 @@ class Program(nn.Module):
         self.register_buffer("program", torch.frombuffer(bytearray(program), dtype=torch.uint8))
         # The runtime reads the bytes where they are, and does not keep them alive itself.
         self.content = program
-        self.loaded = Runtime.get().load_program(self.content)
-        self.method = self.loaded.load_method("forward")
+        with quiet():  # of what the runtime says about the processor
+            self.loaded = Runtime.get().load_program(self.content)
+            self.method = self.loaded.load_method("forward")
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the program."""

@@ -121,6 +121,10 @@ CAUSES = {
 }
 
 
+class Refusal(ValueError):
+    """A model, an input or a file that is refused: its message is the whole explanation."""
+
+
 def explain(error: BaseException) -> str:
     """Say what an error means, and what to do, with `name_error`; only that for an unknown one.
 

@@ -12,8 +12,8 @@ from qlearn.calibration import sqnr
 from qlearn.export.arm.runner import CPU, on_arm, run_on_arm
 from qlearn.export.common import require_file
 from qlearn.export.contents import IDENTIFIER
-from qlearn.export.noise import quiet
-from qlearn.export.refusals import Refusal
+from qlearn.system.errors import Refusal
+from qlearn.system.noise import quiet
 
 Sample = tuple[Tensor, ...]  # a tensor for each input, or each output, of the method
 Signature = list[tuple[tuple[int, ...], int]]  # shape and type number of each input

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 
-from qlearn.export.refusals import Refusal
+from qlearn.system.errors import Refusal
 
 
 @contextlib.contextmanager
