@@ -11,7 +11,8 @@ def recorded(name: str) -> pd.DataFrame:
     Parameters
     ----------
     name
-        "few_bits", for lesson 08: QAT and LSQ at 3 bits, several orders of the data.
+        "camera" and "reader", for lesson 07: sweeps of its two models. "few_bits", for lesson 08:
+        QAT and LSQ at 3 bits, several orders of the data.
 
     Raises
     ------

@@ -4,7 +4,10 @@ import pytest
 
 from qlearn.sweeps.recorded import recorded
 
+SWEEP = {"scheme", "size_mb", "speedup", "speedup_low", "accuracy_change", "standard_error"}
 COLUMNS = {
+    "camera": SWEEP,
+    "reader": SWEEP,
     "few_bits": {"seed", "order", "bits", "scales", "method", "accuracy"},
 }
 
