@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,10 @@ from torch import Tensor, nn
 
 from qlearn.exercises import run
 from qlearn.exercises.conditions import conditions_of
-from qlearn.exercises.reading import FOLDER, KINDS, LIMIT_MB, MADE_WITH, RECORD, VALUE, Answer
+from qlearn.exercises.reading import FOLDER, KINDS, LIMIT_MB, RECORD, Answer
+from qlearn.exercises.values import as_json
 from qlearn.system.errors import explain, name_error
 from qlearn.training import require_logits
-
-# What cannot be handed in as it is, by the name of its class.
-REMEDIES = {
-    "Tensor": "hand in a model, or its tolist()",
-    "ndarray": "hand in its tolist()",
-    "Index": "hand in its tolist()",
-    "Series": "hand in its tolist(), or give its rows texts as names",
-    "set": "hand in a list of what is in it",
-    "frozenset": "hand in a list of what is in it",
-    "DataFrame": "hand it in under a name of its own",
-}
 
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
@@ -99,7 +89,7 @@ def _form(
                 f"{', '.join(KINDS)}."
             )
         return file.suffix, lambda path: shutil.copyfile(file, path), None
-    text = _as_json(name, thing)
+    text = as_json(name, thing)
     return ".json", lambda path: path.write_text(text, encoding="utf-8"), None
 
 
@@ -186,44 +176,6 @@ def _place(model: nn.Module, arguments: tuple) -> str:
 def _is_torchao(model: nn.Module) -> bool:
     parameters = [*model.parameters(), *model.buffers()]
     return any(type(value.data).__module__.startswith("torchao") for value in parameters)
-
-
-def _as_json(name: str, thing: Any) -> str:
-    import pandas as pd
-
-    if isinstance(thing, pd.DataFrame):
-        try:
-            value = json.loads(thing.to_json(orient="split"))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"The table {name!r} cannot be written ({name_error(error)}): let its cells hold "
-                "plain numbers and texts."
-            ) from None
-    else:
-        value = _plain(thing, name)
-    return json.dumps({VALUE: value, MADE_WITH: conditions_of(thing)})
-
-
-def _plain(value: Any, place: str) -> Any:
-    """Return what JSON can hold, or say where something stands that it cannot."""
-    import pandas as pd
-
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, pd.Series) and all(isinstance(key, str) for key in value.index):
-        value = value.to_dict()  # a row of a table
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part, f"{place}[{key!r}]") for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part, f"{place}[{number}]") for number, part in enumerate(value)]
-    single = getattr(value, "ndim", None) == 0 or isinstance(value, Tensor) and value.numel() == 1
-    if single and isinstance(value.item(), bool | int | float | str):  # of NumPy or PyTorch
-        return value.item()
-    kind = next((k.__name__ for k in type(value).__mro__ if k.__name__ in REMEDIES), "")
-    remedy = REMEDIES.get(kind) or (
-        "give a model with example_inputs, a DataFrame, or plain numbers, texts, lists and dicts"
-    )
-    raise ValueError(f"{place} is a {type(value).__name__}, which cannot be handed in: {remedy}.")
 
 
 def _add_record(path: Path) -> None:
