@@ -37,7 +37,7 @@ QAT_FIT = "qlearn.fit(prepared, train, epochs=epochs, learning_rate=learning_rat
 FX = {
     "work-2-tools": """
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
-def grid(bits):  # convert_fx does not clip, so both ends are the same
+def grid(bits):
     return {"quant_min": 1 - 2 ** (bits - 1), "quant_max": 2 ** (bits - 1) - 1,
             "dtype": torch.qint8, "qscheme": torch.per_tensor_symmetric}
 """,
@@ -124,6 +124,11 @@ RIGHT = {
     "the configuration of another engine": {
         "work-2-tools": 'torch.backends.quantized.engine = engine = "fbgemm"\n'
         + REFERENCE["work-2-tools"],
+        "work-2": REFERENCE["work-2"],
+        "work-3": REFERENCE["work-3"],
+    },
+    "16 levels instead of 15": {
+        **changed("work-2-tools", ("-(2 ** (bits - 1) - 1)", "-(2 ** (bits - 1))")),
         "work-2": REFERENCE["work-2"],
         "work-3": REFERENCE["work-3"],
     },
