@@ -117,7 +117,8 @@ class ForkedProvisioner(SandboxProvisioner):
         try:
             self.kernel = self._fork(limits, as_user, said.name, cmd[3:])
             weakref.finalize(self, os.close, self.kernel)
-        except (OSError, RuntimeError, ValueError) as error:  # no template, or no answer of it
+        # No template, no answer of it, or a sandbox that has ended meanwhile.
+        except (OSError, RuntimeError, ValueError, psutil.Error) as error:
             warnings.warn(f"{error}: every kernel imports anew.", RuntimeWarning, stacklevel=2)
             end(self.process)
             return await super().launch_kernel(cmd, **kwargs | {"stdout": said})
@@ -125,8 +126,11 @@ class ForkedProvisioner(SandboxProvisioner):
 
     def _fork(self, limits: Limits, as_user: int | None, said: str, arguments: list[str]) -> int:
         """Return a handle on a kernel that was forked into the sandbox that is held open."""
+        held = psutil.Process(self.process.pid).children(recursive=True)
+        if not held:
+            raise RuntimeError("the sandbox has ended")
         self.kernel_pid = template(limits).fork(
-            sandbox=psutil.Process(self.process.pid).children(recursive=True)[-1].pid,
+            sandbox=held[-1].pid,
             said=said,
             entrance=self.entrance,
             rlimits=resources(limits),

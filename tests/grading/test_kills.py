@@ -73,7 +73,9 @@ def kernels(process):
         with suppress(psutil.NoSuchProcess):
             parent = one.parent()  # None when it has ended meanwhile
             forked = parent is not None and "qlearn.grading.template" in parent.cmdline()
-            found += [one] if forked or one.name() == "bwrap" else []
+            # Not the one that only tries whether there can be a sandbox.
+            boxed = one.name() == "bwrap" and one.cmdline()[-1:] != ["true"]
+            found += [one] if forked or boxed else []
     return found
 
 
