@@ -86,11 +86,13 @@ def run_all(page):
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=PATIENCE_MS)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    # A cell that runs shows [*]; when all have a number, all have run. An error ends the run.
+    # A cell that runs shows [*]; when all have a number, all have run. An error ends the run. What
+    # stands for a folded cell has no number.
     page.wait_for_function(
         """() => {
             const prompts = [...document.querySelectorAll(
-                '.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(p => p.textContent.trim());
+                '.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')]
+                .map(p => p.textContent.trim());
             const failed = document.querySelector(
                 ".jp-Notebook [data-mime-type='application/vnd.jupyter.error']");
             return failed || (prompts.length > 3 && prompts.every(p => /^\\[\\d+\\]:?$/.test(p)));
