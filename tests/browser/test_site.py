@@ -54,6 +54,7 @@ def open_page(chromium, libraries):
             context = browser.new_context(
                 viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
             )
+            context.set_default_timeout(SHOWN_MS)
             page = context.new_page()
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
