@@ -137,6 +137,51 @@ def my_input(pixels):
     return (255 - pixels)[None, None] / 255
 """,
     ],
+    "l07-turn-1": [
+        """
+def my_scheme(model, train):
+    made = copy.deepcopy(model)
+    for parameter in made.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    return made
+""",
+        "def my_scheme(model, train):\n    return copy.deepcopy(model).bfloat16().float()",
+    ],
+    "l07-turn-2": [
+        "def my_dominates(a, b):\n    return a[0] >= b[0] and a[1] <= b[1] and a != b",
+        """
+def my_dominates(a, b):
+    return (a[0] > b[0] and a[1] <= b[1]) or (a[0] >= b[0] and a[1] < b[1])
+""",
+    ],
+    "l08-turn-1": [
+        """
+def my_round(weight, bits):
+    highest = 2 ** (bits - 1) - 1
+    scale = weight.abs().max() / highest
+    return (weight / scale).round() * scale
+""",
+        """
+def my_round(weight, bits):
+    scale = weight.abs().max().item() / (2 ** (bits - 1) - 1)
+    return torch.round(weight / scale).clamp(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) * scale
+""",
+    ],
+    "l08-turn-2": [
+        """
+def my_mix(alone, count, narrow, wide):
+    first = alone.sort_values().index[:count]
+    return {name: wide if name in first else narrow for name in alone.index}
+""",
+        """
+def my_mix(alone, count, narrow, wide):
+    return dict.fromkeys(alone.index, narrow) | dict.fromkeys(alone.nsmallest(count).index, wide)
+""",
+    ],
+    "l08-turn-3": [
+        "def my_scale(r1, r2):\n    return torch.sqrt(r1 / r2)",
+        "def my_scale(r1, r2):\n    return r1 / (r1 * r2) ** 0.5",
+    ],
     "l10-turn-1": [
         """
 def spread(weight, error, U, j):
@@ -696,6 +741,83 @@ def my_file(model, example):
         ("def my_input(pixels):\n    return 1 - pixels[None, None] / 256", "instead of"),
         ("def my_input(pixels):\n    return (1 - pixels / 255).mT[None, None]", "instead of"),
         ("def my_input(pixels):\n    return 1 - pixels[None, None] // 255", "instead of"),
+    ],
+    "l07-turn-1": [
+        (  # in place
+            """
+def my_scheme(model, train):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    return model
+""",
+            "begin with copy.deepcopy",
+        ),
+        ("def my_scheme(model, train):\n    return copy.deepcopy(model)", "becomes"),
+        ("def my_scheme(model, train):\n    return copy.deepcopy(model).half().float()", "becomes"),
+        ("def my_scheme(model, train):\n    return copy.deepcopy(model).bfloat16()", ".float()"),
+    ],
+    "l07-turn-2": [
+        (
+            "def my_dominates(a, b):\n    return a[0] >= b[0] and a[1] <= b[1]",
+            "1 instead of 0",
+        ),
+        ("def my_dominates(a, b):\n    return a[0] > b[0] and a[1] < b[1]", "0 instead of 1"),
+        ("def my_dominates(a, b):\n    return a[0] >= b[0] and a[1] >= b[1]", "instead of"),
+        ("def my_dominates(a, b):\n    return a > b", "instead of"),
+    ],
+    "l08-turn-1": [
+        (  # the grid of two's complement
+            """
+def my_round(weight, bits):
+    scale = weight.abs().max() / 2 ** (bits - 1)
+    return (weight / scale).round() * scale
+""",
+            "instead of",
+        ),
+        (  # an affine one
+            """
+def my_round(weight, bits):
+    scale = (weight.max() - weight.min()) / (2**bits - 1)
+    return (weight / scale).round() * scale
+""",
+            "instead of",
+        ),
+        (  # the integers
+            """
+def my_round(weight, bits):
+    scale = weight.abs().max() / (2 ** (bits - 1) - 1)
+    return (weight / scale).round()
+""",
+            "instead of",
+        ),
+    ],
+    "l08-turn-2": [
+        (  # the least sensitive ones
+            """
+def my_mix(alone, count, narrow, wide):
+    return dict.fromkeys(alone.index, narrow) | dict.fromkeys(alone.nlargest(count).index, wide)
+""",
+            "instead of",
+        ),
+        (  # in the order of the layers
+            """
+def my_mix(alone, count, narrow, wide):
+    return {name: wide if i < count else narrow for i, name in enumerate(alone.index)}
+""",
+            "instead of",
+        ),
+        (  # the wide ones only
+            """
+def my_mix(alone, count, narrow, wide):
+    return dict.fromkeys(alone.nsmallest(count).index, wide)
+""",
+            "instead of",
+        ),
+    ],
+    "l08-turn-3": [
+        ("def my_scale(r1, r2):\n    return r1 / r2", "become"),
+        ("def my_scale(r1, r2):\n    return torch.sqrt(r2 / r1)", "become"),
+        ("def my_scale(r1, r2):\n    return torch.sqrt(r1 * r2)", "become"),
     ],
     "l10-turn-1": [
         (  # the sign

@@ -55,7 +55,7 @@ class Reports:
                 continue
             self._reports.setdefault(stored["id"], {**stored, "received": received})
         if text and not text.endswith(b"\n"):
-            self._append(b"\n")
+            messages.append(self.path, b"\n")
 
     def add(self, report: dict[str, Any]) -> bool:
         """Keep a report, unless it was sent before; return whether it is new.
@@ -69,13 +69,9 @@ class Reports:
                 raise OSError(f"there are {MAX_REPORTS} reports already")
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             stored = {**report, "received": now}
-            self._append(json.dumps(stored).encode() + b"\n")
+            messages.append(self.path, json.dumps(stored).encode() + b"\n")
             self._reports[report["id"]] = stored
             return True
-
-    def _append(self, line: bytes) -> None:
-        """Write a line and wait until the disk has it."""
-        messages.append(self.path, line)
 
     def all(self) -> list[dict[str, Any]]:
         """Return every report, in the order in which they came."""
