@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from qlearn.room import messages
 from qlearn.room import server as module
 from qlearn.room.phone.report_log import Reports
 from qlearn.room.server import MAX_UPLOAD
@@ -246,15 +247,15 @@ def test_stopping_hangs_up_on_those_who_are_still_connected(site):
 
 def test_stopping_lets_a_report_be_written_to_its_end(site, make_report, monkeypatch, caplog):
     writing, written = threading.Event(), threading.Event()
-    append = site.reports._append
+    append = messages.append
 
-    def append_slowly(line):
+    def append_slowly(path, line):
         writing.set()
         assert site.server.stopped.wait(60)
-        append(line)
+        append(path, line)
         written.set()
 
-    monkeypatch.setattr(site.reports, "_append", append_slowly)
+    monkeypatch.setattr(messages, "append", append_slowly)
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(site.post, make_report())
         assert writing.wait(60)
