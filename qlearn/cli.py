@@ -1,12 +1,13 @@
 """The command line: `qlearn doctor`, `prepare`, `lab`, `grade` and the rest."""
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from qlearn.system.errors import exiting_on
+from qlearn.system.kit import command as kit
 
 app = typer.Typer(
     help="A course in quantizing PyTorch models.",
@@ -14,16 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-
-
-@contextlib.contextmanager
-def exiting_on(*mistakes: type[Exception], code: int = 1) -> Iterator[None]:
-    """Print the sentence of a user's mistake and exit."""
-    try:
-        yield
-    except mistakes as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(code) from None
+app.add_typer(kit.app, name="kit")
 
 
 @app.command()
