@@ -8,7 +8,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from qlearn.room.phone.session import LOOPBACK, QRCode, find_lan_address
-from qlearn.system.kit.build import INSTALL, START, check
+from qlearn.system.kit.build import INSTALL, START, check, list_targets
 
 MARKS = {INSTALL: ('KIT = ""', 'KIT = "{}"'), START: ("http://ADDRESS/", "{}")}
 
@@ -49,7 +49,8 @@ def serve(folder: Path, lan: bool, address: str | None, port: int) -> None:
     url = f"http://{address}:{sockets[0].getsockname()[1]}/"
     print(QRCode(url))
     print(f"The kit: {url}")
-    print(f"Set up from it: curl {url}{INSTALL} | python3 -")
+    python = max(file.stem.rpartition("-")[2] for file in list_targets(folder))
+    print(f"Set up from it: curl {url}{INSTALL} | python{python} -")
     print("Ctrl-C stops.", flush=True)
     try:
         asyncio.run(_serve(folder, url, sockets))

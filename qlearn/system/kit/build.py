@@ -44,7 +44,7 @@ def build(folder: Path, systems: Sequence[str], pythons: Sequence[str]) -> None:
         raise ValueError(f"The course runs on Python 3.11 to 3.13, not on {', '.join(left)}.")
     _require_committed()
     (folder / WHEELS).mkdir(parents=True, exist_ok=True)
-    for old in [folder / SUMS, *_lists(folder)]:  # until it is finished, it is no kit
+    for old in [folder / SUMS, *list_targets(folder)]:  # until it is finished, it is no kit
         old.unlink(missing_ok=True)
     targets = {f"{system}-{python}": wheels.resolve(system, python)
                for system, python in product(systems, pythons)}  # fmt: skip
@@ -60,7 +60,8 @@ def build(folder: Path, systems: Sequence[str], pythons: Sequence[str]) -> None:
     _write_sums(folder)
 
 
-def _lists(folder: Path) -> list[Path]:
+def list_targets(folder: Path) -> list[Path]:
+    """Return a kit's lists of wheels, one for each system and Python."""
     return [file for system in wheels.PLATFORMS for file in folder.glob(f"{system}-3.*.txt")]
 
 
@@ -121,7 +122,7 @@ def _write_start(folder: Path, systems: Sequence[str], pythons: Sequence[str]) -
 
 def _write_sums(folder: Path) -> None:
     """Write the SHA-256 of every file of the kit, as sha256sum does; what else is there is not."""
-    files = [folder / name for name in (START, INSTALL, COURSE, CACHE)] + _lists(folder)
+    files = [folder / name for name in (START, INSTALL, COURSE, CACHE)] + list_targets(folder)
     for part in (WHEELS, SITE):
         files += sorted(file for file in (folder / part).rglob("*") if file.is_file())
     sums = "".join(f"{digest(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
