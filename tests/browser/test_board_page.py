@@ -89,7 +89,7 @@ def test_the_board_shows_who_is_stuck(room, open_page, screen, scheme):
     assert f"{stuck['passed']} of 30" in row.inner_text() and SENTENCE in row.inner_text()
     assert "Exercise 1" in page.locator("#untouched").inner_text()
     keep(page, f"{screen}-{scheme}-parts")
-    laptops = page.locator("#ready").get_by_role("row")
+    laptops = page.locator("#ready tr")
     assert "Ada 4" in laptops.nth(1).text_content() and "torch" in laptops.nth(1).text_content()
     assert page.locator("#ready caption").text_content() == "29 of 30 ready"
     assert f"--send {room.url} NICKNAME" in page.locator("#doctor").text_content()
