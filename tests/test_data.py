@@ -203,7 +203,7 @@ def test_image_folder_explains_a_wrong_layout(small_folder, tmp_path):
     with pytest.raises(ValueError, match="different classes .birds"):
         data.image_folder(small_folder, size=20)
     (small_folder / "test" / "birds").mkdir()
-    with pytest.raises(ValueError, match="birds holds no readable image"):
+    with pytest.raises(ValueError, match="birds holds nothing, and no readable image"):
         data.image_folder(small_folder, size=20)
     (small_folder / "test").rename(small_folder / "later")
     with pytest.raises(FileNotFoundError, match="no folder test/"):
@@ -342,11 +342,20 @@ def test_image_folder_turns_each_format_once(small_folder):
         ("f.tif", ramp(np.float32, 812), "floats from 0 to 812: save it with 8 bits"),
         ("nan.tif", ramp(np.float32, np.nan), "floats from nan"),
         ("i.tif", ramp(np.int32, 10**6), "32-bit integers from 0 to 1e"),
+        ("twelve.tif", ramp(np.uint16, 4095), "16-bit values end at 4095 of 65535"),
+        ("ten.png", ramp(np.uint16, 1023), "16-bit values end at 1023 of 65535"),
     ],
 )
 def test_image_folder_refuses_values_of_unknown_range(small_folder, name, image, reason):
     with pytest.raises(ValueError, match=f"1 image .*{name}: .*{reason}.*skip_broken=True"):
         painted(small_folder, name, image)
+
+
+def test_image_folder_names_what_a_class_without_images_holds(small_folder):
+    for file in (small_folder / "train" / "cats").iterdir():
+        file.rename(file.with_suffix(".heic"))
+    with pytest.raises(ValueError, match=r"cats holds \d .heic, and no readable .* PNG or JPEG"):
+        data.image_folder(small_folder, size=8)
 
 
 def test_image_folder_says_in_a_line_what_it_skips(small_folder, capsys):
