@@ -37,6 +37,7 @@ def serve(folder: Path, lan: bool, address: str | None, port: int) -> None:
         If the address cannot be listened on.
     """
     address = address or (find_lan_address() if lan else LOOPBACK)
+    print("Reading every file of the kit first.", flush=True)
     if faults := check(folder):
         raise ValueError("\n".join(faults))
     try:

@@ -18,6 +18,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
 
 KIT = ""  # `qlearn kit serve` writes its address here
@@ -151,7 +152,7 @@ if __name__ == "__main__":
         main(source, Path(sys.argv[2] if len(sys.argv) > 2 else "qlearn"))
     except subprocess.CalledProcessError:
         raise SystemExit("The set-up has stopped: what is above says why.") from None
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise SystemExit(f"The set-up from {source} has stopped: {error}.") from None
     except ValueError as error:
         raise SystemExit(str(error)) from None

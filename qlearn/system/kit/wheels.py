@@ -8,6 +8,7 @@ import tomllib
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,7 +147,7 @@ def fetch(wheels: list[Wheel], folder: Path) -> None:
         for wheel in wheels:
             try:
                 _fetch_one(wheel, folder, bar)
-            except OSError as error:
+            except (OSError, HTTPException) as error:
                 raise RuntimeError(
                     f"{wheel.file} has not arrived ({error}): the same command again keeps what is "
                     "there and goes on."
