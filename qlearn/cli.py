@@ -211,6 +211,9 @@ def grade(
     show_hidden: Annotated[
         bool, typer.Option("--show-hidden", help="Show hidden tests in the feedback.")
     ] = False,
+    variants_by_id: Annotated[
+        bool, typer.Option("--variants-by-id", help="Sizes follow from the folder's student id.")
+    ] = False,
 ) -> None:
     """Grade what a class handed in for an exercise: grades, graded notebooks and feedback."""
     if sys.platform == "win32":
@@ -229,6 +232,7 @@ def grade(
         force=force,
         as_json=as_json,
         hidden_shown=show_hidden,
+        variants_by_id=variants_by_id,
     )
     raise typer.Exit(code)
 

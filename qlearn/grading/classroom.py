@@ -36,15 +36,19 @@ class Classroom:
         Whether feedback shows hidden tests.
     force
         Whether to grade again what has not changed.
+    variants_by_id
+        Whether a student's variant is drawn from their id, whatever name is in the notebook.
     """
 
     def __init__(
-        self, course: Course, exercise: str, limits: str, hidden_shown: bool, force: bool
-    ) -> None:
+        self, course: Course, exercise: str, limits: str, hidden_shown: bool, force: bool,
+        variants_by_id: bool,
+    ) -> None:  # fmt: skip
         self.course = course
         self.exercise = Exercise(exercise, _source(course.source(exercise)))
         self.places = course.submissions(exercise)
         self._limits, self._hidden_shown, self._force = limits, hidden_shown, force
+        self._variants_by_id = variants_by_id
         self._extras = course.extras(exercise)
         self._gradebook = ClassGradebook(course)
         self._released = self._gradebook.register(exercise, self.exercise.source)
@@ -127,8 +131,9 @@ class Classroom:
         ignored = self.course.folders.ignore
         files = intake.read(self.course.submitted, self.places[student], name, ignored)
         intake.timestamp(files)
-        notebook = files.pop(name)
-        return Submission(student, self.exercise.name, notebook, {**files, **self._extras})
+        notebook, files = files.pop(name), {**files, **self._extras}
+        learner = student if self._variants_by_id else ""
+        return Submission(student, self.exercise.name, notebook, files, learner)
 
     def _unchanged(self, submission: Submission) -> Line | None:
         """Say so if its grade is kept; renew feedback that shows other scores or comments."""
