@@ -101,7 +101,8 @@ def report(exercise: str | None, csv: Path | None) -> None:
         When nothing was graded, or the gradebook is damaged.
     """
     try:
-        parts = table(_graded(Course.here()), exercise)
+        course = Course.here()
+        parts = table(course, exercise) if course.has_gradebook else pd.DataFrame()
     except DBAPIError as error:
         raise LookupError(f"{UNREADABLE} ({error.orig}).") from None
     if parts.empty:
@@ -126,14 +127,6 @@ def _plain(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula, without control characters."""
     text = "".join(letter for letter in text if letter.isprintable())
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-
-
-def _graded(course: Course) -> Course:
-    """Return the course; opening its gradebook must not make one."""
-    address = course.folders.db_url.removeprefix("sqlite:///")
-    if address != course.folders.db_url and not Path(address).exists():
-        raise LookupError("Nothing of this course is graded yet.")
-    return course
 
 
 def _summary(console: Console, name: str, group: pd.DataFrame) -> None:
