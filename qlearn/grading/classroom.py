@@ -179,6 +179,7 @@ class Classroom:
             "limits": self._limits,
             "hidden_shown": self._hidden_shown,
             "reason": verdict.reason,
+            "seconds": verdict.seconds,
         }
         notebook = nbformat.reads(verdict.notebook.decode(), as_version=4)
         with self._gradebook.transaction():

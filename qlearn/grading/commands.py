@@ -84,9 +84,23 @@ def grade(
 def grades(
     exercise: Annotated[str | None, typer.Argument(help="One exercise; default: all.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every part's score here.")] = None,
+    similar: Annotated[
+        bool, typer.Option("--similar", help="List near-identical work of the exercise.")
+    ] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page about the exercise here (HTML).")
+    ] = None,
 ) -> None:
     """Show how a class did: scores, their histogram, and the parts most often missed."""
+    from qlearn.grading import class_page
+    from qlearn.grading import similar as similar_work
     from qlearn.grading.report import report
 
     with exiting_on(OSError, LookupError):
         report(exercise, csv)
+        if (similar or page) and exercise is None:
+            raise LookupError("Say which exercise: --similar and --page are about one.")
+        if similar:
+            similar_work.report(exercise)
+        if page:
+            class_page.write(exercise, page)
