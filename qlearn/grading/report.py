@@ -13,6 +13,7 @@ from qlearn.grading.gradebook import UNREADABLE
 
 BINS = 10  # of the histogram
 BAR = 30  # characters of its longest bar
+FORMULAS = tuple("=+-@＝＋－＠")  # full width too, as East Asian versions of Excel read them
 MISSED = 8  # parts that are listed
 
 
@@ -140,7 +141,7 @@ def report(exercise: str | None, csv: Path | None) -> None:
 def _plain(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula, without control characters."""
     text = "".join(letter for letter in text if letter.isprintable())
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.startswith(FORMULAS) else text
 
 
 def _summary(console: Console, name: str, group: pd.DataFrame) -> None:

@@ -238,6 +238,17 @@ def test_a_picture_from_somewhere_else_is_shown_as_text(words):
     assert "<img" not in MarkdownWithMath(renderer=IPythonRenderer(escape=False)).render(made)
 
 
+def test_what_dask_logs_and_warns_of_does_not_reach_the_instructor(course, cluster, capfd, recwarn):
+    place = classes.hand_in(course, "ann", "import logging\nanswer = 42")
+    (place / "data.bin").write_bytes(bytes(12 * 10**6))  # dask warns from 10 MB on
+    log = "logging.getLogger('distributed.client').warning('gone')"
+    classes.hand_in(course, "ben", f"import logging; {log}\nanswer = 42")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    assert not [one for one in recwarn if "graph" in str(one.message)]
+    said = capfd.readouterr()
+    assert "gone" not in said.out + said.err and "2 graded." in said.out
+
+
 def test_two_cannot_grade_at_once(course, cluster, capsys):
     import fcntl
 

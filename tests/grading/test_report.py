@@ -77,7 +77,8 @@ def test_the_summary_shows_the_histogram_and_the_csv_has_every_part(there, tmp_p
     pd.testing.assert_frame_equal(written, table(Course.here(), "tiny"))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=cmd|' /C calc'!A0"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=cmd|' /C calc'!A0",
+                                  "＝1+1", "\x00=1"])  # fmt: skip
 def test_no_cell_of_the_csv_is_a_formula(text, tmp_path, monkeypatch):
     rows = pd.DataFrame({"student": [text], "exercise": "tiny", "part": "a", "score": -1.5,
                          "most": 2.0, "to_read": False, "late_penalty": 0.0})  # fmt: skip
