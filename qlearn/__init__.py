@@ -59,6 +59,7 @@ _HOMES = {
     "observer_study": "calibration",
     "pareto": "sweeps.pareto",
     "pareto_fronts": "plotting",
+    "play": "plotting",
     "raise_hand": "room.learner",
     "record": "calibration",
     "sensitivity": "quantization.sensitivity",

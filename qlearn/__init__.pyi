@@ -21,6 +21,7 @@ from qlearn.export import device as device
 from qlearn.plotting import comparison as comparison
 from qlearn.plotting import grid_histogram as grid_histogram
 from qlearn.plotting import pareto_fronts as pareto_fronts
+from qlearn.plotting import play as play
 from qlearn.plotting import show as show
 from qlearn.quantization import equalization as repair
 from qlearn.quantization import qconfigs as qconfigs
@@ -99,6 +100,7 @@ __all__ = [
     "observer_study",
     "pareto",
     "pareto_fronts",
+    "play",
     "raise_hand",
     "record",
     "sensitivity",

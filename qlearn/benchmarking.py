@@ -15,7 +15,7 @@ from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 from qlearn.system.devices import device_of, name_device, place, synchronize
 from qlearn.system.errors import explain, explained
 from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
-from qlearn.training import collect, require_logits
+from qlearn.training import collect, require_logits, require_numbers
 
 ROUNDS = 20  # of compare(): each model is timed once a round, in a new order
 RESAMPLES = 2000  # of the bootstrap
@@ -230,8 +230,8 @@ def _accuracies(models: Mapping[str, Callable[..., Any]], test: Iterable) -> pd.
     def predicted_classes(inputs: Tensor, labels: Tensor) -> Tensor:
         outputs = [model(place(inputs, device_of(model))) for model in models.values()]
         # Of a text each position has a class.
-        classes = [require_logits(logits, labels).argmax(1).flatten().cpu() for logits in outputs]
-        return torch.stack(classes, dim=1)
+        logits = [require_numbers(require_logits(found, labels)) for found in outputs]
+        return torch.stack([found.argmax(1).flatten().cpu() for found in logits], dim=1)
 
     # All models on one pass over the samples: a loader may shuffle them.
     with torch.no_grad(), explained("a model fails on the test samples"):

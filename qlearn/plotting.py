@@ -4,6 +4,8 @@ import base64
 import html
 import io
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -63,13 +65,49 @@ def show(figure: Figure, alt: str = "") -> None:
     plt.close(figure)
 
 
-def picture(figure: Figure, alt: str) -> str:
+def play(draw: Callable[..., Figure], alt: str, **sliders: tuple[float, float, float]) -> None:
+    """Display a figure with a slider for each of its arguments.
+
+    A page without widgets, such as one on GitHub, shows the figure as it begins.
+
+    Parameters
+    ----------
+    draw
+        Returns a new figure; its arguments are those of the sliders.
+    alt
+        What the picture shows, as for `show`.
+    **sliders
+        Lowest, first and highest value of an argument; it moves by whole numbers if these are.
+    """
+    import ipywidgets
+
+    controls, page = {}, ipywidgets.HTML()
+    for name, (low, first, high) in sliders.items():
+        whole = isinstance(first, int)
+        kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+        step = 1 if whole else (high - low) / 40
+        label = name.replace("_", " ")
+        controls[name] = kind(first, min=low, max=high, step=step, description=label)
+
+    def redraw(_: Any = None) -> None:
+        figure = draw(**{name: control.value for name, control in controls.items()})
+        page.value = picture(figure, alt, dpi=96)
+        plt.close(figure)
+
+    redraw()
+    for control in controls.values():
+        control.observe(redraw, "value")
+    box = ipywidgets.VBox([*controls.values(), page])
+    display(box._repr_mimebundle_() | {"text/html": page.value}, raw=True)
+
+
+def picture(figure: Figure, alt: str, dpi: int = 192) -> str:
     """Return a figure as HTML for light and dark pages; it takes and refuses what `show` does."""
     alt = alt.strip() or figure.get_label()
     if not alt:
         raise ValueError("A figure needs alternative text: say in a sentence what it shows.")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=192, transparent=True)
+    figure.savefig(buffer, format="png", dpi=dpi, transparent=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     width = round(figure.get_figwidth() * 96)
     return (

@@ -166,7 +166,7 @@ def predict(model: Callable[[Tensor], Tensor], loader: Iterable) -> tuple[Tensor
     """Return outputs and labels of all samples, as `evaluate` sees them."""
 
     def logits(inputs: Tensor, labels: Tensor) -> Tensor:
-        return require_logits(model(inputs), labels)
+        return require_numbers(require_logits(model(inputs), labels))
 
     with _evaluation_mode(model), torch.no_grad():
         return collect(logits, loader, model)
@@ -201,6 +201,16 @@ def require_logits(outputs: object, labels: Tensor | None = None) -> Tensor:
         raise ValueError(
             f"there is a label {wrong[0]}, and the model has {shape[1]} outputs: number the "
             "classes from 0, and give the model an output for each."
+        )
+    return outputs
+
+
+def require_numbers(outputs: Tensor) -> Tensor:
+    """Return outputs, or raise a ValueError if one of them is not a number."""
+    if outputs.isnan().any():
+        raise ValueError(
+            "the model's outputs are not a number (NaN): look for the first layer whose output "
+            "isnan(), or for a weight or an input that is."
         )
     return outputs
 

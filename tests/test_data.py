@@ -203,7 +203,7 @@ def test_image_folder_explains_a_wrong_layout(small_folder, tmp_path):
     with pytest.raises(ValueError, match="different classes .birds"):
         data.image_folder(small_folder, size=20)
     (small_folder / "test" / "birds").mkdir()
-    with pytest.raises(ValueError, match="birds holds no readable image"):
+    with pytest.raises(ValueError, match="birds holds nothing, and no readable image"):
         data.image_folder(small_folder, size=20)
     (small_folder / "test").rename(small_folder / "later")
     with pytest.raises(FileNotFoundError, match="no folder test/"):
@@ -342,11 +342,20 @@ def test_image_folder_turns_each_format_once(small_folder):
         ("f.tif", ramp(np.float32, 812), "floats from 0 to 812: save it with 8 bits"),
         ("nan.tif", ramp(np.float32, np.nan), "floats from nan"),
         ("i.tif", ramp(np.int32, 10**6), "32-bit integers from 0 to 1e"),
+        ("twelve.tif", ramp(np.uint16, 4095), "16-bit values end at 4095 of 65535"),
+        ("ten.png", ramp(np.uint16, 1023), "16-bit values end at 1023 of 65535"),
     ],
 )
 def test_image_folder_refuses_values_of_unknown_range(small_folder, name, image, reason):
     with pytest.raises(ValueError, match=f"1 image .*{name}: .*{reason}.*skip_broken=True"):
         painted(small_folder, name, image)
+
+
+def test_image_folder_names_what_a_class_without_images_holds(small_folder):
+    for file in (small_folder / "train" / "cats").iterdir():
+        file.rename(file.with_suffix(".heic"))
+    with pytest.raises(ValueError, match=r"cats holds \d .heic, and no readable .* PNG or JPEG"):
+        data.image_folder(small_folder, size=8)
 
 
 def test_image_folder_says_in_a_line_what_it_skips(small_folder, capsys):
@@ -433,6 +442,9 @@ CYRILLIC = "text,kind\nпривет,a\nмир,a\nдруг,b\nдом,b\n"
         (UMLAUTS.encode("utf-16"), 'encoding="utf-16"'),
         (UMLAUTS.encode("utf-16-le"), "looks like UTF-16"),
         (b"PK\x03\x04\x00rest", "is a workbook or an archive; .*save it as CSV"),
+        (b"%PDF-1.7\n\xe2\xe3", "is a PDF; .*save it as CSV"),
+        (b"\x1f\x8b\x08\x00\x00", "compressed by gzip; rename it to end in .csv.gz"),
+        (UMLAUTS.encode() + b"d\0n,a\n", "Line 6 of .* holds a zero byte"),
     ],
 )
 def test_text_csv_names_the_encoding(tmp_path, content, message):
@@ -483,6 +495,22 @@ def test_text_csv_sorts_numbers_as_numbers_and_notices_other_case(tmp_path, caps
     file.write_text("\n".join(f"text {n},{'Pp'[n % 2]}os" for n in range(8)))
     data.text_csv(file, text=0, label=1, test_share=0.5)
     assert "'Pos' and 'pos' are two classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("other", ["\u200bpos", "p\u00ados", "\uff50os"])
+def test_text_csv_notices_labels_that_look_alike(tmp_path, capsys, other):
+    """A space without width, a soft hyphen, a wide letter."""
+    file = tmp_path / "own.csv"
+    file.write_text("\n".join(f"text {n},{(other, 'pos')[n % 2]}" for n in range(8)), "utf-8")
+    data.text_csv(file, text=0, label=1, test_share=0.5)
+    assert f"{ascii(other)} are two classes" in capsys.readouterr().out
+
+
+def test_text_csv_says_when_labels_are_measurements(tmp_path):
+    file = tmp_path / "own.csv"
+    file.write_text("\n".join(f"text {n},{n / 7}" for n in range(40)))
+    with pytest.raises(ValueError, match="40 different values in 40 rows: .* sort numbers into"):
+        data.text_csv(file, text=0, label=1)
 
 
 def test_torchvision_set_names_what_exists_and_where_files_go(tmp_path, monkeypatch):

@@ -94,3 +94,23 @@ def test_colours_keep_a_contrast_of_4_5_on_the_dark_page(colour):
         return grey @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
     assert (luminance(ink) + 0.05) / (luminance(np.full(3, 0x11 / 255)) + 0.05) >= 4.5
+
+
+def test_a_figure_to_play_with_follows_its_sliders_and_has_a_picture_without_them(monkeypatch):
+    from ipywidgets.widgets.widget import _instances
+
+    bundles, drawn, others = [], [], plt.get_fignums()
+    monkeypatch.setattr(plotting, "display", lambda data, raw: bundles.append(data))
+
+    def draw(**values):
+        drawn.append(values)
+        return plt.subplots()[0]
+
+    plotting.play(draw, "a figure & more", bits=(2, 4, 8), end=(0.0, 1.0, 2.0))
+    (bundle,) = bundles
+    assert 'alt="a figure &amp; more"' in bundle["text/html"]
+    model = bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
+    bits, end, _ = _instances[model].children
+    bits.value, end.value = 8, 0.5
+    assert drawn == [{"bits": 4, "end": 1.0}, {"bits": 8, "end": 1.0}, {"bits": 8, "end": 0.5}]
+    assert plt.get_fignums() == others

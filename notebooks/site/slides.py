@@ -61,6 +61,8 @@ def write(lesson, folder):
     config = Config()
     config.TagRemovePreprocessor.enabled = True
     config.TagRemovePreprocessor.remove_input_tags = {"long"}
+    # A figure to play with is shown as it begins: its sliders need a kernel.
+    config.NbConvertBase.display_data_priority = ["text/html", "text/markdown", "text/plain"]
     exporter = SlidesExporter(
         config=config,
         template_name="slides",

@@ -10,11 +10,15 @@ from pathlib import Path
 
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 SEPARATORS = {";": "';'", "\t": "'\\t'", "|": "'|'"}
-# What begins a file that is no text.
-BOOKS = {
-    b"PK\x03\x04": "a workbook or an archive",
-    b"\xd0\xcf\x11\xe0": "a workbook",
-    b"PAR1": "a Parquet file",
+# What begins a file that is no text: what it is, and what to do.
+_SAVE = "open it where it was made and save it as CSV in UTF-8"
+BINARY = {
+    b"PK\x03\x04": ("a workbook or an archive", _SAVE),
+    b"\xd0\xcf\x11\xe0": ("a workbook", _SAVE),
+    b"PAR1": ("a Parquet file", _SAVE),
+    b"%PDF": ("a PDF", _SAVE),
+    b"SQLite": ("a database", _SAVE),
+    b"\x1f\x8b": ("compressed by gzip", "rename it to end in .csv.gz"),
 }
 
 # A text, its label, and the line of the file that it ends on.
@@ -69,17 +73,16 @@ def _decode(path: Path, encoding: str | None) -> str:
             content = file.read()
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise ValueError(f"{path} cannot be read as CSV: {str(error).strip()}.") from error
-    for magic, kind in BOOKS.items():
+    for magic, (kind, remedy) in BINARY.items():
         if content.startswith(magic):
-            raise ValueError(
-                f"{path} cannot be read as CSV: it is {kind}; open it where it was made and save "
-                "it as CSV in UTF-8."
-            )
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:1000]
+            raise ValueError(f"{path} cannot be read as CSV: it is {kind}; {remedy}.")
+    start = content[:1000]
+    # Of Latin letters in UTF-16 every second byte is zero.
+    wide = start.startswith((b"\xff\xfe", b"\xfe\xff")) or start.count(b"\0") > len(start) / 4
     if wide and encoding is None:
         raise ValueError(f'{path} is not UTF-8 but looks like UTF-16; give encoding="utf-16".')
     try:
-        return content.decode(encoding or "utf-8-sig")
+        decoded = content.decode(encoding or "utf-8-sig")
     except LookupError as error:
         raise ValueError(
             f'There is no encoding {encoding!r}; choose one such as "utf-8" or "cp1252".'
@@ -91,6 +94,13 @@ def _decode(path: Path, encoding: str | None) -> str:
             'saved in: encoding="cp1252" is usual for Western Europe on Windows, "cp1251" or '
             '"koi8-r" for Cyrillic, "utf-16" for Excel\'s Unicode text.'
         ) from error
+    if "\0" in decoded:
+        line = decoded.count("\n", 0, decoded.index("\0")) + 1
+        raise ValueError(
+            f"Line {line} of {path} holds a zero byte, which no text has: the file is damaged, or "
+            "encoding= is wrong."
+        )
+    return decoded
 
 
 def _split_rows(path: Path, content: str, sep: str) -> list[tuple[list[str], int]]:

@@ -89,6 +89,9 @@ def _scale(image: "Image") -> "Image":
     if not (0 <= low <= high <= top) or (image.mode == "I" and not sixteen):
         kind = "floats" if image.mode == "F" else "32-bit integers"
         raise ValueError(f"its values are {kind} from {low:g} to {high:g}: save it with 8 bits")
+    # Scanners and cameras store 12 bits in files of 16, which do not say so.
+    if sixteen and 0 < high < 4096:
+        raise ValueError(f"its 16-bit values end at {high:g} of 65535: save it with 8 bits")
     return Image.fromarray((values * (255 / top)).round().astype(numpy.uint8))
 
 
@@ -151,7 +154,7 @@ def find_files(folder: Path) -> list[Path]:
     )
 
 
-def _count_suffixes(files: Iterable[Path]) -> str:
+def count_suffixes(files: Iterable[Path]) -> str:
     """Return how many files there are of each kind, as "2 .heic, 1 .txt"."""
     kinds = Counter(file.suffix.lower() or "without a suffix" for file in files)
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
@@ -174,8 +177,8 @@ def report_skipped(
     path: Path, others: Parts, broken: dict[Path, str], copies: dict[str, set[Path]], moving: int
 ) -> None:
     """Print in a line what of a folder is not used."""
-    kinds = _count_suffixes(file for pairs in others.values() for file, _ in pairs)
-    beside = _count_suffixes(
+    kinds = count_suffixes(file for pairs in others.values() for file, _ in pairs)
+    beside = count_suffixes(
         entry
         for folder in (path, path / "train", path / "test")
         for entry in folder.iterdir()

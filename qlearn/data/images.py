@@ -12,6 +12,7 @@ from qlearn.data.image_files import (
     Parts,
     Photographs,
     check_images,
+    count_suffixes,
     describe,
     find_copies,
     find_files,
@@ -108,7 +109,7 @@ def image_folder(
     broken, digests, moving = check_images(file for pairs in parts.values() for file, _ in pairs)
     if broken and not skip_broken:
         raise ValueError(
-            f"{describe(broken)} cannot be read; mend or remove what is broken, or leave it out "
+            f"{describe(broken)} cannot be read; fix or remove what is broken, or leave it out "
             "with skip_broken=True."
         )
     parts = _filter(parts, lambda file: file not in broken)
@@ -117,7 +118,7 @@ def image_folder(
     report_skipped(path, others, broken, copies, moving)
     left_out = set().union(*copies.values())
     parts = _filter(parts, lambda file: file not in left_out)
-    _check_filled(parts, path, classes)
+    _check_filled(parts, found, path, classes)
     return DataSet(Photographs(parts["train"], size), Photographs(parts["test"], size), classes)
 
 
@@ -139,14 +140,16 @@ def _pair(size: tuple[int, int] | int) -> tuple[int, int]:
     return height, width
 
 
-def _check_filled(parts: Parts, path: Path, classes: tuple[str, ...]) -> None:
+def _check_filled(parts: Parts, found: Parts, path: Path, classes: tuple[str, ...]) -> None:
     for part, pairs in parts.items():
         held = {label for _, label in pairs}
         for label, name in enumerate(classes):
             if label not in held:
+                kinds = count_suffixes(file for file, other in found[part] if other == label)
                 raise ValueError(
-                    f"The class folder {path / part / name} holds no readable image of its own "
-                    f"({', '.join(SUFFIXES)}); add some, or remove the class from train and test."
+                    f"The class folder {path / part / name} holds {kinds or 'nothing'}, and no "
+                    f"readable image of its own; save some as PNG or JPEG ({', '.join(SUFFIXES)} "
+                    "are read), or remove the class from train and test."
                 )
 
 

@@ -176,13 +176,18 @@ def _name_labels(labels: list[str]) -> list[str]:
     numbers = [_number(label) for label in labels]
     if None not in numbers:
         return [f"{number:.15g}" for number in numbers]
-    names = set(labels)
-    alike = sorted(names, key=lambda name: (name.casefold(), name))
-    same = [pair for pair in itertools.pairwise(alike) if pair[0].casefold() == pair[1].casefold()]
+    alike = sorted(set(labels), key=lambda name: (_look(name), name))
+    same = [pair for pair in itertools.pairwise(alike) if _look(pair[0]) == _look(pair[1])]
     if same:
-        first, second = same[0]
-        print(f"Notice: {first!r} and {second!r} are two classes; write them alike if not meant.")
+        first, second = map(ascii, same[0])
+        print(f"Notice: {first} and {second} are two classes; write them alike if not meant.")
     return labels
+
+
+def _look(name: str) -> str:
+    """Return a label as it looks: without case, wide forms and characters that take no room."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(character for character in folded if unicodedata.category(character) != "Cf")
 
 
 def _check_alphabet(path: str | Path, texts: list[Tensor]) -> None:
@@ -222,6 +227,12 @@ def _check_classes(path: str | Path, counts: dict[str, int], test_share: float) 
         raise ValueError(
             f"All rows of {path} have the label {next(iter(counts))!r}; a classifier needs at "
             "least 2 classes, so check the label column."
+        )
+    if len(counts) > max(20, sum(counts.values()) / 2):
+        raise ValueError(
+            f"The label column of {path} has {len(counts)} different values in "
+            f"{sum(counts.values())} rows: a classifier needs a few classes, so check the column, "
+            "or sort numbers into ranges first."
         )
     name, least = min(counts.items(), key=lambda item: item[1])
     if least < 2:

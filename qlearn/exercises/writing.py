@@ -16,7 +16,7 @@ from qlearn.exercises.conditions import conditions_of
 from qlearn.exercises.reading import FOLDER, KINDS, LIMIT_MB, RECORD, Answer
 from qlearn.exercises.values import as_json
 from qlearn.system.errors import explain, name_error
-from qlearn.training import require_logits
+from qlearn.training import require_logits, require_numbers
 
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
@@ -107,7 +107,7 @@ def _form_of_module(
     except Exception as error:
         raise ValueError(f"{name!r} fails at its first input: {_place(model, arguments)}"
                          f"{explain(error)}.") from None  # fmt: skip
-    require_logits(expected)
+    require_numbers(require_logits(expected))
     if _is_torchao(model):
         # Tracing a torchao model can end the process; exporting is its own way out.
         # The first dimension of each argument is the batch, and may be another when it is graded.
@@ -131,7 +131,9 @@ def _scripted(name: str, model: nn.Module, arguments: tuple) -> torch.jit.Script
     try:
         if any(isinstance(layer, nn.TransformerEncoderLayer) for layer in model.modules()):
             raise ValueError("its fast path is more than a model may call")
-        return torch.jit.script(model)
+        scripted = torch.jit.script(model)
+        scripted.save_to_buffer()  # which fails for what a later read could not bring back
+        return scripted
     except Exception as error:
         reason = name_error(error)  # many honest models cannot be scripted: they are traced
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -142,7 +144,7 @@ def _scripted(name: str, model: nn.Module, arguments: tuple) -> torch.jit.Script
     except Exception as error:
         raise ValueError(
             f"{name!r} runs, but TorchScript can neither script nor trace it "
-            f"({name_error(error)}): hand in the converted model itself."
+            f"({explain(error)}): hand in the converted model itself."
         ) from None
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,6 +1,7 @@
 """FX mode: a traced model, quantized layer by layer as a mapping of qconfigs says."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -8,7 +9,7 @@ import torch.ao.quantization as tq
 from torch import Tensor, nn
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
-from qlearn.calibration import calibrate, has_observer
+from qlearn.calibration import calibrate, has_observer, run_hooked
 from qlearn.system.errors import explained
 from qlearn.training import require_float32
 
@@ -54,14 +55,75 @@ def quantize_fx(
     require_float32(model)
     # Step 1: trace the model, and insert observers.
     with explained(NO_TRACE):
-        prepared = prepare_fx(copy_with_paddings(model), mapping, (example,))
+        separate, mapping = separate_calls(copy_with_paddings(model), mapping, example)
+        prepared = prepare_fx(separate, mapping, (example,))
     if not has_observer(prepared):
         raise ValueError(NOT_SUPPORTED)
     # Step 2: find the ranges of activations.
     with explained("FX mode cannot quantize the model"):
         calibrate(prepared, batches)
         # Step 3: replace float layers by quantized ones.
-        return convert_clipped(prepared)
+        converted = convert_clipped(prepared)
+    require_hooks(model, converted)
+    return converted
+
+
+def require_hooks(model: nn.Module, quantized: nn.Module) -> None:
+    """Raise a ValueError if a layer has lost a forward hook, which may change what it returns."""
+    inner = quantized.module if isinstance(quantized, tq.QuantWrapper) else quantized
+    layers = dict(inner.named_modules())
+    for name, layer in model.named_modules():
+        hooks = [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
+        # PyTorch's own compute a weight (weight_norm, prune), which the quantized layer has.
+        own = [hook for hook in hooks if not type(hook).__module__.startswith("torch.nn.utils")]
+        found = layers.get(name)
+        if found and len(own) > len(found._forward_hooks) + len(found._forward_pre_hooks):
+            raise ValueError(
+                f"the forward hook of {name!r} is lost, and what it changes with it: remove it if "
+                "it only watches, or write what it does into a forward()."
+            )
+
+
+def separate_calls(
+    model: nn.Module, mapping: tq.QConfigMapping, example: Tensor
+) -> tuple[nn.Module, tq.QConfigMapping]:
+    """Give each further call of a layer a copy of the layer, named by `name_of_call`.
+
+    A quantized layer has one scale for its outputs, and those of two calls may differ much. A model
+    in which no layer is called twice is returned as it is.
+    """
+    layers = {name: m for name, m in model.named_modules() if _has_state(m)}
+    if max(Counter(c.name for c in run_hooked(model, layers, example)).values(), default=0) < 2:
+        return model, mapping
+    traced, mapping, seen = torch.fx.symbolic_trace(model), copy.copy(mapping), Counter()
+    mapping.module_name_qconfigs = mapping.module_name_qconfigs.copy()
+    for node in traced.graph.nodes:
+        if node.op != "call_module" or not _has_state(traced.get_submodule(node.target)):
+            continue
+        name = node.target
+        seen[name] += 1
+        if seen[name] > 1:
+            node.target = name_of_call(name, seen[name])
+            traced.add_submodule(node.target, copy.deepcopy(traced.get_submodule(name)))
+            if name in mapping.module_name_qconfigs:
+                mapping.set_module_name(node.target, mapping.module_name_qconfigs[name])
+    traced.recompile()
+    return traced, mapping
+
+
+def _has_state(module: nn.Module) -> bool:
+    return not any(module.children()) and bool(module.state_dict())
+
+
+def name_of_call(name: str, call: int) -> str:
+    """Return the name of the copy of a layer that serves its second, third, … call."""
+    return name if call == 1 else f"{name}_call_{call}"
+
+
+def layer_and_call(name: str) -> tuple[str, int]:
+    """Return what `name_of_call` made a name of."""
+    layer, _, call = name.rpartition("_call_")
+    return (layer, int(call)) if layer and call.isdigit() else (name, 1)
 
 
 def copy_with_paddings(model: nn.Module) -> nn.Module:

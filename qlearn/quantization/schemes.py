@@ -19,9 +19,8 @@ from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import inputs_of
-from qlearn.quantization import eager
+from qlearn.quantization import eager, fx
 from qlearn.quantization.eager import CALIBRATION_BATCHES
-from qlearn.quantization.fx import convert_clipped, copy_with_paddings, fx_mapping, quantize_fx
 from qlearn.quantization.pt2e import (
     Program,
     lower_to_xnnpack,
@@ -31,7 +30,7 @@ from qlearn.quantization.pt2e import (
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
 from qlearn.quantization.weight_only import int4_calibrated, int4_packed
 from qlearn.system.errors import explained
-from qlearn.training import fit, require_float32, require_logits
+from qlearn.training import fit, require_float32, require_logits, require_numbers
 
 Scheme = Callable[[nn.Module, DataLoader], nn.Module]
 
@@ -46,6 +45,8 @@ def _explaining(function: Scheme) -> Scheme:
     @functools.wraps(function)
     def scheme(model: nn.Module, train: Iterable | None, *arguments: object, **options: object):
         require_float32(model)
+        if isinstance(model, torch.jit.ScriptModule):
+            raise ValueError("it is TorchScript already: give the nn.Module that it was made from.")
         if train is None:  # of weights alone: there is nothing to run the model on
             with explained("this scheme does not take the model"):
                 return function(model, train, *arguments, **options)
@@ -57,10 +58,12 @@ def _explaining(function: Scheme) -> Scheme:
             outputs = model(inputs)
         if not isinstance(outputs, Tensor):
             require_logits(outputs)
+        require_numbers(outputs)
         with explained("this scheme does not take the model"):
             made = function(model, train, *arguments, **options)
+        fx.require_hooks(model, made)
         with explained("the model that was made fails"), torch.no_grad():
-            made(inputs)
+            require_numbers(made(inputs))
         return made
 
     return scheme
@@ -131,7 +134,7 @@ def static_fx(
     qconfig = weight_qconfig(bits, per_channel)
     example = inputs_of(next(iter(train)))
     batches = itertools.islice(train, CALIBRATION_BATCHES)
-    return quantize_fx(model, fx_mapping(qconfig), example, batches)
+    return fx.quantize_fx(model, fx.fx_mapping(qconfig), example, batches)
 
 
 @_explaining
@@ -156,12 +159,13 @@ def qat(
         weight=weight or fake_quantizer(bits, per_channel=True),
     )
     example = inputs_of(next(iter(train)))
-    prepared = prepare_qat_fx(copy_with_paddings(model).train(), fx_mapping(qconfig), (example,))
+    training = fx.copy_with_paddings(model).train()
+    prepared = prepare_qat_fx(training, fx.fx_mapping(qconfig), (example,))
     # Step 2: fine-tune, the last epoch with ranges and batch-norm statistics frozen.
     freeze = functools.partial(_freeze, last=epochs)
     fit(prepared, train, epochs=epochs, learning_rate=LEARNING_RATES[bits], on_epoch=freeze)
     # Step 3: convert the fake quantizers to int8 layers.
-    return convert_clipped(prepared)
+    return fx.convert_clipped(prepared)
 
 
 def _freeze(model: nn.Module, epoch: int, last: int) -> None:

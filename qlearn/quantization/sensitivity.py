@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from qlearn.calibration import Call, inputs_of, require_eval, run_hooked, sqnr
 from qlearn.quantization.equalization import fold
-from qlearn.quantization.fx import NOT_SUPPORTED, quantize_fx
+from qlearn.quantization.fx import NOT_SUPPORTED, layer_and_call, quantize_fx
 from qlearn.quantization.qconfigs import LAYERS
 from qlearn.system.errors import explained
 from qlearn.training import accuracy, predict
@@ -61,7 +61,8 @@ def layer_errors(
     if not names:
         raise ValueError("the second model has no quantized layer: run convert() on it first.")
     norms = {name: module for name, module in layers.items() if _is_batch_norm(module)}
-    hooked = {name: _output_of(layers[name]) for name in names if name in floats}
+    origins = {name: layer_and_call(name) for name in names}
+    hooked = {name: _output_of(layers[name]) for name in names if origins[name][0] in floats}
     with explained("the quantized model fails"):
         calls = run_hooked(quantized, norms | hooked, inputs_of(batch))
     approximations = _values(call for call in calls if call.name in hooked)
@@ -69,7 +70,8 @@ def layer_errors(
     rectified = {call.name for call in calls if _has_no_negatives(call.result)}
     # Step 2: record the float layers' outputs, after what was fused into the quantized ones.
     unfused = {call.name for call in calls if _is_batch_norm(call.module)}
-    references = _references(float_model, hooked, unfused, inputs_of(batch))
+    wanted = {origins[name][0] for name in hooked}
+    references = _references(float_model, wanted, unfused, inputs_of(batch))
     # Step 3: compare, layer by layer.
     rows = []
     for name, approximation in approximations.items():
@@ -77,7 +79,10 @@ def layer_errors(
         # Modules that add a second input or another activation have no like in the float model.
         if fused and any(word in kind for word in ("Add", "Leaky", "Tanh")):
             continue
-        reference = references[name]
+        layer, call = origins[name]
+        reference = references[layer]
+        if len(approximation) < len(reference):  # each call has a layer of its own
+            reference = reference[call - 1 : call]
         if [v.shape for v in reference] != [v.shape for v in approximation]:
             continue
         x, y = (torch.cat([v.flatten() for v in side]) for side in (reference, approximation))

@@ -16,7 +16,7 @@ from qlearn.sweeps.row_process import run_row
 from qlearn.sweeps.rows import digest_of, keep_row, kept_row, path_of
 from qlearn.system.errors import explained
 from qlearn.system.machine_load import NotedTable
-from qlearn.training import require_logits
+from qlearn.training import require_logits, require_numbers
 
 COLUMNS = [
     *("size_mb", "size_ratio", "latency_ms", "spread_ms", "speedup", "speedup_low"),
@@ -83,7 +83,8 @@ def sweep(
     if not 1 <= batch <= samples:
         raise ValueError(f"batch is {batch}; it has to be from 1 to {samples}, the test samples.")
     with explained("the model fails"), torch.no_grad():
-        require_logits(model(torch.stack([data.test[index][0] for index in range(batch)])))
+        inputs = torch.stack([data.test[index][0] for index in range(batch)])
+        require_numbers(require_logits(model(inputs)))
     content = digest_of(model, data, batch)
     rows, begun = {}, time.monotonic()
     bar = tqdm(chosen.items(), desc="sweep", unit="scheme", file=sys.stdout, ncols=80)

@@ -1,4 +1,4 @@
-"""What this machine has, what that means for the course, and how to mend what is missing."""
+"""What this machine has, what that means for the course, and how to fix what is missing."""
 
 import importlib.metadata
 import os
@@ -22,7 +22,7 @@ DISK_NEEDED = 1  # GiB in the cache: base models and the sets one may download
 class Finding:
     """One row of the table.
 
-    ``remedy`` is empty when there is nothing to mend; ``needed`` says whether the course cannot
+    ``remedy`` is empty when there is nothing to fix; ``needed`` says whether the course cannot
     run without it.
     """
 

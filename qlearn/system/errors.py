@@ -1,8 +1,10 @@
 """Exceptions in words, for whoever did not write the code that raised them."""
 
 import contextlib
+import io
 import linecache
 import re
+import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
@@ -46,6 +48,11 @@ CAUSES = {
     r"on quantized tensors|Got QUInt8 and Float": (
         "an operator that only knows floats received a quantized tensor: dequantize before it"
     ),
+    r"'Tensor' and 'NoneType'|'NoneType' object has no attribute 'numel'|an undefined Tensor|"
+    r"must be Tensor, not NoneType": (
+        "tracing takes an argument of its forward that is None for a tensor{line}: wrap the model "
+        "in a module that takes one tensor and gives the others"
+    ),
     r"'NoneType' object has no attribute 'weight'": (
         "FX mode cannot leave a PReLU in float, and its int8 form is wrong: put a LeakyReLU in its "
         "place, or quantize the model by PT2E"
@@ -64,7 +71,29 @@ CAUSES = {
         "float32 inputs"
     ),
     r"view size is not compatible": (
-        "the output of a quantized convolution is channels_last: use flatten(1) instead of view"
+        "a convolution's output is channels_last here, as that of a quantized one always is: use "
+        "flatten(1) instead of view"
+    ),
+    r"is not finite": (
+        "weights or activations are not finite: look for a layer whose output is not isfinite()"
+    ),
+    r"Parametriz|aten::vdot|as parameter 'weight'": (
+        "a layer computes its weight anew in each call (weight_norm, spectral_norm): call "
+        'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight") first'
+    ),
+    r"'\w*(?:Structured|Unstructured|PruningMethod)' object": (
+        'a layer is pruned by a hook: call torch.nn.utils.prune.remove(layer, "weight") first'
+    ),
+    r"Fusion only for eval": "the model is in training mode: call eval() on it first",
+    r"on device meta|out of meta tensor|called on meta tensors": (
+        "its weights are on the meta device, without values: load a checkpoint into it first"
+    ),
+    r"OptimizedModule|dynamo-optimized": (
+        "it comes from torch.compile: give the model that was compiled"
+    ),
+    r"_record_function_|variable number of arguments|Proxy object cannot be iterated": (
+        "its forward takes any number of arguments, as that of DataParallel does (give "
+        "model.module), or loops over a tensor{line}: write it without that"
     ),
     r"method->set_inputs\(\)|Got invalid dimensions for input": (
         "the file was exported for another shape or batch size: export it with an example of the "
@@ -111,11 +140,12 @@ CAUSES = {
     r"Could not find an implementation for (\w+)": (
         "ONNX Runtime does not implement the operator {0} for these types: " + ELSEWHERE
     ),
+    r"single top-level function": "TorchScript cannot compile a lambda: write it as a function",
     r"Can't redefine method": (
         "TorchScript has failed at this class before, when it was handed in for example: restart "
         "the kernel and export it first to see why, or export it to ExecuTorch or ONNX"
     ),
-    r"Exporting a ScriptModule is not supported": (
+    r"Exporting a ScriptModule|exist in \w*ScriptModule|on ScriptModules": (
         "it is TorchScript already: give the nn.Module that it was made from"
     ),
 }
@@ -156,12 +186,18 @@ def explained(what: str) -> Iterator[None]:
 
     This package's own sentences pass, and so do errors of the system.
     """
+    held = io.StringIO()
     try:
-        yield
+        # A traced model prints its own traceback before it raises.
+        with contextlib.redirect_stderr(held):
+            yield
     except Exception as error:
         if isinstance(error, PASSED) or _is_ours(error):
             raise
+        held.truncate(0)
         raise ValueError(f"{what}: {explain(error)}.") from error
+    finally:
+        sys.stderr.write(held.getvalue())
 
 
 def name_error(error: BaseException) -> str:

@@ -167,6 +167,23 @@ def test_a_lesson_of_figures_in_the_dark_theme(server, page):
     page.locator("body[data-jp-theme-light='false']").wait_for(state="attached")
     run_all(page)
     assert len(assert_dark(page)) >= 5
+    move_a_slider(page)
+
+
+def move_a_slider(page):
+    """A figure to play with is drawn anew when one of its sliders is moved by a key."""
+    slider = page.locator(".widget-slider [role=slider]").first
+    slider.scroll_into_view_if_needed()
+    picture = page.locator(".widget-vbox figure.qlearn-figure img").first
+    before = picture.get_attribute("src")
+    screenshot(page, "play-before")
+    slider.press("ArrowRight")
+    page.wait_for_function(
+        "before => document.querySelector('.widget-vbox figure.qlearn-figure img').src != before",
+        arg=before,
+        timeout=PATIENCE_MS,
+    )
+    screenshot(page, "play-after")
 
 
 @pytest.fixture

@@ -178,3 +178,40 @@ def test_a_loader_without_batches_is_refused():
 def test_a_model_that_would_stay_float_is_no_int8_model(layer):
     with pytest.raises(ValueError, match="nothing to quantize"):
         schemes.int8_dynamic(layer.eval(), [(torch.rand(4, 16), torch.zeros(4))])
+
+
+def test_each_call_of_a_layer_has_a_scale_of_its_own_in_fx_mode():
+    """The first call's outputs are a hundred times as large as the second's."""
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 8, bias=False)
+    layer.weight.data *= 0.03
+    model = nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(8, 4)).eval()
+    batches = [torch.rand(32, 8) for _ in range(2)]
+    made = schemes.static_fx(model, [(batch, None) for batch in batches])
+    table = qlearn.layer_errors(model, made, batches[0]).set_index("layer")
+    assert list(table.index) == ["0", "0_call_2", "4"] and table.sqnr_db.min() > 20
+    scales = [made.get_submodule(name).scale for name in ("0", "0_call_2")]
+    assert scales[0] > 10 * scales[1]
+
+
+def test_a_forward_hook_is_kept_or_its_loss_is_said():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    model[0].register_forward_hook(lambda module, inputs, outputs: 2 * outputs)
+    batches = [(torch.rand(32, 8), torch.zeros(32, dtype=torch.int64))]
+    kept = schemes.int8_dynamic(model, batches)
+    assert qlearn.sqnr(model(batches[0][0]), kept(batches[0][0])) > 25
+    with pytest.raises(ValueError, match="the forward hook of '0' is lost.*into a forward"):
+        schemes.static_fx(model, batches)
+
+
+def test_outputs_that_are_no_numbers_are_refused():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).eval()
+    model[0].weight.data[3, 3] = float("nan")
+    batches = [(torch.rand(32, 8), torch.zeros(32, dtype=torch.int64))]
+    for run in (
+        lambda: schemes.int8_dynamic(model, batches),
+        lambda: qlearn.evaluate(model, batches),
+        lambda: qlearn.compare({"model": model}, batches[0][0], batches, seconds=0.001),
+    ):
+        with pytest.raises(ValueError, match=r"not a number \(NaN\): look for the first layer"):
+            run()

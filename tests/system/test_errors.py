@@ -1,5 +1,7 @@
 """What the errors of PyTorch and its runtimes mean, in sentences."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -66,3 +68,16 @@ def test_a_name_is_one_short_line():
     assert name_error(RuntimeError("\x1b[31mfirst\x1b[0m\nsecond")) == "RuntimeError: first"
     assert name_error(RuntimeError("word " * 99)).endswith(" …")
     assert name_error(RuntimeError()) == "RuntimeError: no message"
+
+
+def test_the_traceback_that_a_traced_model_prints_is_held_back(capsys):
+    class Views(nn.Module):
+        def forward(self, x):
+            return x.transpose(0, 1).view(-1)
+
+    with pytest.raises(ValueError, match="it fails: .*flatten"), explained("it fails"):
+        torch.fx.symbolic_trace(Views())(torch.rand(2, 3))
+    assert capsys.readouterr().err == ""
+    with explained("it fails"):
+        print("a warning", file=sys.stderr)
+    assert capsys.readouterr().err == "a warning\n"
