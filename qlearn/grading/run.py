@@ -127,6 +127,8 @@ def grade(
             for line in classroom.lines(chosen, fanout):
                 reporter.add(line)
             reporter.close(interrupted.is_set())
+            for notice in classroom.notices:
+                print(notice, file=sys.stderr)
             failed = any(line.outcome == "failed" for line in reporter.lines)
             return STOPPED if interrupted.is_set() else int(failed)
     except KeyboardInterrupt:

@@ -49,7 +49,7 @@ def groups(course: Course, exercise: str) -> list[Group]:
     tokens, digests = {}, {}
     for student, place in course.submissions(exercise).items():
         try:
-            files = intake.read(course.submitted, place, f"{exercise}.ipynb")
+            files, _ = intake.read(course.submitted, place, f"{exercise}.ipynb")
             tokens[student] = tokens_of(work(source, files.pop(f"{exercise}.ipynb")))
         except (intake.Refused, Damaged, OSError):
             continue  # its verdict says so

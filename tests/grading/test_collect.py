@@ -9,7 +9,9 @@ import classes
 import nbformat
 import pytest
 from nbgrader.api import Gradebook
+from typer.testing import CliRunner
 
+from qlearn.cli import app
 from qlearn.grading.collect import collect
 from qlearn.grading.downloads import Person, owners, read_name
 from qlearn.grading.intake import Refused
@@ -207,3 +209,13 @@ def test_no_zip_no_students_and_no_exercise_get_a_sentence(course, tmp_path_fact
     empty = classes.make_course(tmp_path_factory.mktemp("empty"))
     with pytest.raises(LookupError, match="nbgrader db student import"):
         collected(empty, DOWNLOADS["canvas"])
+
+
+def test_the_command_collects_and_says_so(course, monkeypatch):
+    (course / "class.zip").write_bytes(packed(DOWNLOADS["canvas"]))
+    monkeypatch.chdir(course)
+    said = CliRunner().invoke(app, ["collect", "class.zip", "tiny"])
+    assert said.exit_code == 0 and said.output.count("collected ") == 3
+    said = CliRunner().invoke(app, ["collect", "class.zip", "tiny", "--zone", "Nowhere/Else"])
+    assert said.exit_code == 1 and "No time zone found" in said.output
+    assert "Traceback" not in said.output
