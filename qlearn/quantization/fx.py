@@ -112,7 +112,9 @@ def separate_calls(
 
 
 def _has_state(module: nn.Module) -> bool:
-    return not any(module.children()) and bool(module.state_dict())
+    """Say whether a module is one of PyTorch's layers with weights: tracing leaves it whole."""
+    whole = type(module).__module__.startswith("torch.nn.") and not any(module.children())
+    return whole and bool(module.state_dict())
 
 
 def name_of_call(name: str, call: int) -> str:

@@ -267,6 +267,39 @@ class shared_linear(nn.Module):
         return self.b(self.a((3 * self.a(x)).relu()).relu())
 
 
+@member(ROW, short=True)
+def repeated() -> nn.Module:
+    """One layer twice in a list: the ranges of its two outputs are far apart."""
+    layers = [nn.Linear(16, 16), nn.ReLU()] * 2
+    nn.init.normal_(layers[0].weight, std=0.03)
+    return nn.Sequential(*layers, nn.Linear(16, CLASSES))
+
+
+@member(ROW, short=True)
+def hooked() -> nn.Module:
+    """A forward hook that changes what a layer returns."""
+    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, CLASSES))
+    model[0].register_forward_hook(lambda module, inputs, outputs: 2 * outputs)
+    return model
+
+
+@member(IMAGE)
+def weight_normed() -> nn.Module:
+    """A weight that is computed anew in each call."""
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
+    return nn.Sequential(conv, nn.ReLU(), head(8))
+
+
+@member(ROW, short=True)
+class optional_argument(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor, mask=None) -> Tensor:  # noqa: ANN001  as people write it
+        return self.fc(x) if mask is None else self.fc(x) * mask
+
+
 @member(IMAGE)
 class shared_conv_bn(nn.Module):
     def __init__(self):

@@ -31,7 +31,7 @@ PyTorch {version}, engine {engine}.
 
 Made by `python tests/zoo/table.py`; `tests/zoo/test_zoo.py` checks each cell anew.
 """
-Results = dict[str, dict[str, float | str]]
+Results = dict[str, dict[str, float | str]]  # of each module and way, dB or why it is refused
 
 
 def short(sentence: str) -> str:
@@ -76,6 +76,17 @@ def write(results: Results) -> None:
         parts.append("\n".join(lines) + "\n")
     said = "\n".join(f"{number}. {reason}." for reason, number in reasons.items())
     PAGE.write_text("\n".join([*parts, f"## Reasons\n\n{said}\n"]), encoding="utf-8")
+
+
+def read() -> dict[str, dict[str, str]]:
+    """Return the page's cells, of each module and way."""
+    text, results = PAGE.read_text(encoding="utf-8"), {}
+    for title, columns in COLUMNS.items():
+        part = text.partition(f"## {title}\n")[2].partition("## ")[0]
+        for name, row in re.findall(r"^\| (\w+) \| (.+) \|$", part, re.M)[1:]:
+            cells = dict(zip(columns, row.split(" | "), strict=True))
+            results.setdefault(name, {}).update(cells)
+    return results
 
 
 if __name__ == "__main__":

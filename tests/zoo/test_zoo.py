@@ -25,6 +25,7 @@ QUICK = [(n, way) for n, way in CELLS if modules.ZOO[n].short and way not in way
 EXPORTED = ("conv_bn_relu", "transposed", "linear_bn_relu", "residual", "shared_linear", "siamese")
 REST = [(n, way) for n, way in CELLS
         if (n, way) not in QUICK and (way not in ways.LOWERED or n in EXPORTED)]  # fmt: skip
+PAGE = table.read()
 
 
 @cache
@@ -33,7 +34,9 @@ def subject(name: str) -> ways.Subject:
 
 
 def check(name: str, way: str) -> None:
-    found = ways.run(way, subject(name))
+    found, listed = ways.run(way, subject(name)), PAGE.get(name, {}).get(way)
+    if listed and torch.backends.quantized.engine == "x86":
+        assert isinstance(found, str) == listed.startswith("["), f"the page says {listed}: {found}"
     if isinstance(found, str):
         assert len(found) > 40 and "\n" not in found and not UNEXPLAINED.search(found), found
     else:
@@ -60,11 +63,8 @@ def test_the_page_has_whole_rows_of_every_kind():
     text = table.PAGE.read_text(encoding="utf-8")
     assert sorted(sum(table.COLUMNS.values(), ())) == sorted(ways.WAYS)
     assert "?" not in text
-    for title, columns in table.COLUMNS.items():
-        part = text.partition(f"## {title}\n")[2].partition("## ")[0]
-        assert "| module | " + " | ".join(columns) + " |" in part
-        rows = re.findall(r"^\| (\w+) \| (.+) \|$", part, re.M)[1:]
-        assert rows and {name for name, _ in rows} <= set(modules.ZOO)
-        assert all(len(row.split(" | ")) == len(columns) for _, row in rows)
-        numbers = {int(n) for _, row in rows for n in re.findall(r"\[(\d+)\]", row)}
-        assert all(f"\n{number}. " in text for number in numbers)
+    for columns in table.COLUMNS.values():
+        assert "\n| module | " + " | ".join(columns) + " |\n" in text
+    assert PAGE.keys() == modules.ZOO.keys()
+    numbers = {cell for row in PAGE.values() for cell in row.values() if cell[0] == "["}
+    assert all(f"\n{number[1:-1]}. " in text for number in numbers)

@@ -79,7 +79,9 @@ def _layer_errors(of: Subject) -> float:
 
 
 def _mixed_precision(of: Subject) -> float:
-    return float(qlearn.mixed_precision(of.model, of.data, 8, bits=8).curve.sqnr_db.iloc[0])
+    return float(
+        qlearn.mixed_precision(of.model, of.data, 8, bits=8, wide=32).curve.sqnr_db.iloc[0]
+    )
 
 
 def _submit(of: Subject) -> float:
