@@ -96,7 +96,7 @@ def timestamp(files: Mapping[str, bytes]) -> tuple[datetime | None, str]:
     from dateutil.tz import gettz
     from nbgrader.utils import parse_utc
 
-    content = files.get(TIMESTAMP, b"")
+    content = files.get(TIMESTAMP, b"")[:200]
     wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Windows may write it
     text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace").strip()
     if not text:
