@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
+from qlearn.calibration import require_eval
 from qlearn.system.devices import device_of, name_device, place, synchronize
 from qlearn.system.errors import explain, explained
 from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
@@ -205,8 +206,8 @@ def _run(name: str, model: Callable[..., Any], inputs: Tensor | tuple) -> Callab
     arguments = [
         place(part, device) for part in (inputs if isinstance(inputs, tuple) else [inputs])
     ]
-    if getattr(model, "training", False) and not isinstance(model, torch.jit.ScriptModule):
-        raise ValueError(f"{name!r} is in training mode: call its eval() before measuring it.")
+    if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
+        require_eval(getattr(model, "_orig_mod", model), repr(name))  # what torch.compile wraps
 
     @torch.inference_mode()
     def run() -> Any:

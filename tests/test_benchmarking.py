@@ -168,6 +168,15 @@ def test_compare_refuses_training_mode_and_nothing(mlp):
         qlearn.compare({}, torch.rand(1, 784))
 
 
+def test_compare_takes_an_exported_graph_which_refuses_eval(mlp):
+    x = torch.rand(2, 1, 28, 28)
+    graph = torch.export.export(mlp, (x,)).module()
+    compiled = torch.compile(graph, backend="eager")
+    assert list(qlearn.compare({"graph": graph, "compiled": compiled}, x, seconds=0.01).index)
+    with pytest.raises(ValueError, match="'m' is in training mode"):
+        qlearn.compare({"m": torch.compile(mlp.train(), backend="eager")}, x)
+
+
 def test_rounds_are_interleaved():
     calls = []
     runs = {name: functools.partial(calls.append, name) for name in "ab"}

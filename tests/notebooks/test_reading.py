@@ -44,6 +44,7 @@ WORDS = {
     "bias correction": 8,
     "AdaRound": 8,
     "LSQ": 8,
+    "tensor subclass": 9,
 }
 
 

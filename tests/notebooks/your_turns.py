@@ -182,6 +182,26 @@ def my_mix(alone, count, narrow, wide):
         "def my_scale(r1, r2):\n    return torch.sqrt(r1 / r2)",
         "def my_scale(r1, r2):\n    return r1 / (r1 * r2) ** 0.5",
     ],
+    "l09-turn-1": [
+        """
+def my_filter(module, name):
+    return isinstance(module, nn.Linear) and module.in_features >= 128 and name != "fc3"
+""",
+        """
+def my_filter(module, name):
+    if name == "fc3" or not isinstance(module, nn.Linear):
+        return False
+    return module.weight.shape[1] > 127
+""",
+    ],
+    "l09-turn-2": [
+        """
+def my_migration(model):
+    result = copy.deepcopy(model)
+    quantize_(result, ao.Int8DynamicActivationInt8WeightConfig())
+    return result
+""",
+    ],
     "l10-turn-1": [
         """
 def spread(weight, error, U, j):
@@ -818,6 +838,57 @@ def my_mix(alone, count, narrow, wide):
         ("def my_scale(r1, r2):\n    return r1 / r2", "become"),
         ("def my_scale(r1, r2):\n    return torch.sqrt(r2 / r1)", "become"),
         ("def my_scale(r1, r2):\n    return torch.sqrt(r1 * r2)", "become"),
+    ],
+    "l09-turn-1": [
+        (  # any name
+            "def my_filter(module, name):\n"
+            "    return isinstance(module, nn.Linear) and module.in_features >= 128",
+            "called 'fc3' is to be left",
+        ),
+        (  # outputs instead of inputs
+            "def my_filter(module, name):\n"
+            "    return isinstance(module, nn.Linear) and module.out_features >= 128",
+            "in_features=128, out_features=10, bias=True) called 'fc1' is to be taken",
+        ),
+        (  # what is no Linear
+            "def my_filter(module, name):\n    return module.in_features >= 128 and name != 'fc3'",
+            "'ReLU' object has no attribute 'in_features'",
+        ),
+        (  # more than 128
+            "def my_filter(module, name):\n"
+            "    return isinstance(module, nn.Linear) and module.in_features > 128",
+            "is to be taken",
+        ),
+    ],
+    "l09-turn-2": [
+        (  # in place
+            """
+def my_migration(model):
+    quantize_(model, ao.Int8DynamicActivationInt8WeightConfig())
+    return model
+""",
+            "copy it first",
+        ),
+        (  # what quantize_ returns
+            """
+def my_migration(model):
+    return quantize_(copy.deepcopy(model), ao.Int8DynamicActivationInt8WeightConfig())
+""",
+            "it returns None",
+        ),
+        (  # the activations stay float
+            """
+def my_migration(model):
+    result = copy.deepcopy(model)
+    quantize_(result, ao.Int8WeightOnlyConfig())
+    return result
+""",
+            "dB from the dynamic int8 model's outputs",
+        ),
+        (  # nothing happens
+            "def my_migration(model):\n    return copy.deepcopy(model)",
+            "dB from the dynamic int8 model's outputs",
+        ),
     ],
     "l10-turn-1": [
         (  # the sign

@@ -8,6 +8,7 @@ SWEEP = {"scheme", "size_mb", "speedup", "speedup_low", "accuracy_change", "stan
 COLUMNS = {
     "camera": SWEEP,
     "reader": SWEEP,
+    "compiled": {"model", "form", "latency_ms", "speedup", "sqnr_db"},
     "few_bits": {"seed", "order", "bits", "scales", "method", "accuracy"},
 }
 
