@@ -13,6 +13,7 @@
 #   make release write notebooks/exercises anew from solutions
 #   make lock    resolve pyproject.toml anew into requirements.lock
 #
+# KIT=/media/usb, or the address of a served kit, sets up from it, without a network.
 # TORCH_BACKEND=cpu takes PyTorch's small CPU build (Linux) instead of the CUDA one.
 
 PYTHON ?= python3
@@ -85,10 +86,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
 	  echo "qlearn needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is another:" \
 	    "name one, as in: make lab PYTHON=python3.12" >&2; exit 1; }
+ifdef KIT
+	$(PYTHON) qlearn/system/kit/install.py $(KIT) .
+else
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(UV) pip install --python $(BIN)/python $(INSTALL)
 	$(UV) pip install --python $(BIN)/python --no-deps --editable .
+endif
 	touch $@
 
 lock:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from qlearn.grading import commands as grading
-from qlearn.system.exiting import exiting_on
+from qlearn.system.errors import exiting_on
+from qlearn.system.kit import command as kit
 
 app = typer.Typer(
     help="A course in quantizing PyTorch models.",
@@ -14,31 +15,31 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(kit.app, name="kit")
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    send: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="URL NICKNAME", help="Tell a room's board which rows are ok."),
+    ] = None,
+) -> None:
     """Show what this machine has and what that means for the course."""
-    from rich.console import Console
-    from rich.table import Table
+    from qlearn.system.doctor import examine, show
 
-    from qlearn.system.doctor import examine
-
-    colours = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
-    table = Table("", "what", "found", "what that means")
     findings = examine()
-    for finding in findings:
-        verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
-        table.add_row(verdict, finding.subject, finding.found, finding.meaning)
-    console = Console()
-    console.print(table)
-    for finding in findings:
-        if finding.remedy:
-            console.print(f"{finding.verdict}: {finding.subject}. {finding.remedy}", markup=False)
+    show(findings)
+    if send is not None:
+        from qlearn.room import laptop
+
+        with exiting_on(OSError, ValueError):
+            laptop.send(*send, findings)
+        typer.echo("The board has the first two columns of the table, and your nickname.")
     if any(finding.verdict == "FAIL" for finding in findings):
-        console.print("The course cannot run yet.")
+        typer.echo("The course cannot run yet.")
         raise typer.Exit(1)
-    console.print("The course can run.")
+    typer.echo("The course can run.")
 
 
 @app.command()

@@ -164,7 +164,11 @@ def test_commands_in_the_pages_exist():
                 assert name in targets, f"{path.name}: make {name}"
                 continue
             assert name in known, f"{path.name}: qlearn {name}"
-            options = {option for one in known[name].params for option in one.opts}
+            command = known[name]
+            if part := getattr(command, "commands", {}):
+                assert rest.split()[0] in part, f"{path.name}: qlearn {name}{rest}"
+                command = part[rest.split()[0]]
+            options = {option for one in command.params for option in one.opts}
             used = set(re.findall(r"--[a-z-]+", rest.split(" #")[0]))
             assert used <= options, f"{path.name}: qlearn {name} has no {used - options}"
     assert found > 20

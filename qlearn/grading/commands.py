@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qlearn.system.exiting import exiting_on
+from qlearn.system.errors import exiting_on
 
 app = typer.Typer()
 

@@ -34,6 +34,7 @@ class Learner:
     hand: bool = False
     parts: dict[str, tuple[bool, str]] = field(default_factory=dict)  # passed, and the sentence
     shared: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    laptop: list[dict[str, str]] = field(default_factory=list)  # rows of qlearn doctor
     seen: dict[str, int] = field(default_factory=dict)  # session → number of its last event
 
 
@@ -114,6 +115,7 @@ class Board:
                 learner.hand = learner.hand and not event["passed"]
             if "shared" in event:
                 learner.shared[event["shared"]] = event["rows"]
+            learner.laptop = event.get("laptop", learner.laptop)
             learner.hand = event.get("hand", learner.hand)
 
     def forget(self, body: bytes) -> tuple[int, dict[str, Any]]:
@@ -145,7 +147,8 @@ class Board:
             ``learners``, their number; ``hands``, nicknames of those who ask for help; ``parts``,
             for each part ``passed`` and ``stuck`` (numbers of learners), the commonest failing
             ``sentence`` and ``times``, how many have it; ``shared``, by name and label a list of
-            (speedup, low, high), one a learner.
+            (speedup, low, high), one a learner; ``laptops``, for each that has told ``nickname``
+            and the subjects of its rows ``FAIL`` and ``note``.
         """
         with self._lock:
             learners = list(self._learners.values())
@@ -158,8 +161,17 @@ class Board:
                         values = [row["speedup"], row["low"], row["high"]]
                         shared.setdefault(name, {}).setdefault(row["label"], []).append(values)
         hands = [one.nickname for one in learners if one.hand]
+        laptops = [_summarize_laptop(one) for one in learners if one.laptop]
         return {"learners": len(learners), "hands": hands, "parts": parts[:MAX_PARTS],
-                "shared": shared}  # fmt: skip
+                "shared": shared, "laptops": laptops}  # fmt: skip
+
+
+def _summarize_laptop(learner: Learner) -> dict[str, Any]:
+    told: dict[str, Any] = {"nickname": learner.nickname, "FAIL": [], "note": [], "ok": []}
+    for row in learner.laptop:
+        told[row["verdict"]].append(row["subject"])
+    del told["ok"]
+    return told
 
 
 def _summarize_part(name: str, learners: list[Learner]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _CHECK = re.compile(r"^def check_test_(\w+)\(\)", re.MULTILINE)
 # Of Windows up to the quote, because folders of users have spaces in their names.
 _PATH = re.compile(r"\b[A-Za-z]:[\\/][^'\"]*|(?<![\w.])[\\/][^\s'\"),;:]*[\\/][^\s'\"),;:]*")
 # A proxy leads out of the room.
-_OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 _sender: "_Sender | None" = None  # None: not joined
 
 
@@ -81,7 +81,7 @@ class _Sender:
             # Whatever goes wrong is no business of the notebook: no network, another server here.
             with contextlib.suppress(Exception):
                 try:
-                    with _OPEN(request, timeout=TIMEOUT) as answer:
+                    with OPEN(request, timeout=TIMEOUT) as answer:
                         arrived = answer.headers["Server"] == "qlearn"
                 except urllib.error.HTTPError as error:
                     arrived = error.code < 500
@@ -114,13 +114,9 @@ def join(url: str, nickname: str) -> None:
         If the address or the nickname is none, or no board is at the address.
     """
     global _sender
-    if not re.fullmatch(r"https?://[^/\s]+/\S+", url):
-        raise ValueError(f"{url!r} is no address of a board: copy all of what the board shows.")
-    nickname = nickname.strip()
-    if not (0 < len(nickname) <= 24 and nickname.isprintable()):
-        raise ValueError("A nickname has 1 to 24 characters, on one line.")
+    url, nickname = require_names(url, nickname)
     _part()
-    sender = _Sender(url.rstrip("/") + "/", _identity(), nickname)
+    sender = _Sender(url, read_identity(), nickname)
     if sender.answered.wait(JOINING) and sender.refusal:
         raise ValueError(
             f"No board is at this address ({sender.refusal}): copy all of what the board shows."
@@ -131,6 +127,16 @@ def join(url: str, nickname: str) -> None:
         shell.events.register("post_run_cell", _after_cell)
     reached = "" if sender.answered.is_set() else " It does not answer yet; this waits for it."
     print(f"Joined as {nickname}.{reached} qlearn.leave() ends it.")
+
+
+def require_names(url: str, nickname: str) -> tuple[str, str]:
+    """Return a board's address and a nickname as they are used, or raise ValueError."""
+    if not re.fullmatch(r"https?://[^/\s]+/\S+", url):
+        raise ValueError(f"{url!r} is no address of a board: copy all of what the board shows.")
+    nickname = nickname.strip()
+    if not (0 < len(nickname) <= 24 and nickname.isprintable()):
+        raise ValueError("A nickname has 1 to 24 characters, on one line.")
+    return url.rstrip("/") + "/", nickname
 
 
 def leave() -> None:
@@ -228,7 +234,7 @@ def _shell() -> Any:
     return get_ipython()
 
 
-def _identity() -> str:
+def read_identity() -> str:
     """Return a random number that is this learner's in all notebooks, until they leave."""
     file, made = home() / "room" / "learner", secrets.token_hex(16)
     with contextlib.suppress(OSError):

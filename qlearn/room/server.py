@@ -39,9 +39,9 @@ _HEADERS = {
 }
 _REFUSALS = {
     404: "There is nothing here. Use the whole link that was given out, or scan its code again.",
-    408: "The report did not arrive in time.",
-    411: "The report does not say how long it is.",
-    413: f"The report is too large: at most {MAX_UPLOAD} bytes are taken.",
+    408: "The request did not arrive in time.",
+    411: "The request does not say how long it is.",
+    413: f"The request is too large: at most {MAX_UPLOAD} bytes are taken.",
     500: "The server has made a mistake: tell the teacher.",
 }
 # What tornado itself answers to bytes that are not HTTP, and what is sent in its place.
@@ -246,7 +246,7 @@ class _Handler(RequestHandler):
                 self.request.connection.close()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer with one sentence: as JSON for a report, else as a page."""
+        """Answer with one sentence: as JSON for what is sent, else as a page."""
         other = f"The server does not answer such a request ({status_code})."
         refusal = _REFUSALS.get(status_code, other)
         page = (

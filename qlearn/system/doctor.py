@@ -59,6 +59,23 @@ def examine() -> list[Finding]:
     ]
 
 
+def show(findings: list[Finding]) -> None:
+    """Print the findings as a table, and the remedies under it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    colours = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
+    table = Table("", "what", "found", "what that means")
+    for finding in findings:
+        verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
+        table.add_row(verdict, finding.subject, finding.found, finding.meaning)
+    console = Console()
+    console.print(table)
+    for finding in findings:
+        if finding.remedy:
+            console.print(f"{finding.verdict}: {finding.subject}. {finding.remedy}", markup=False)
+
+
 def _python() -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
     allowed = importlib.metadata.metadata("qlearn")["Requires-Python"]

@@ -6,7 +6,11 @@ from pathlib import Path
 
 
 def run_tool(
-    command: Sequence[str | Path], failure: str, timeout: float, cwd: Path | None = None
+    command: Sequence[str | Path],
+    failure: str,
+    timeout: float,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
 ) -> None:
     """Run a program; if it fails, raise RuntimeError with ``failure``.
 
@@ -14,7 +18,7 @@ def run_tool(
     """
     options = {"check": True, "capture_output": True, "text": True, "timeout": timeout}
     try:
-        subprocess.run(command, cwd=cwd, **options)
+        subprocess.run(command, cwd=cwd, env=env, **options)
     except subprocess.TimeoutExpired:
         reason = f"no end within {timeout} s"
     except subprocess.CalledProcessError as error:

@@ -30,6 +30,9 @@ def room(tmp_path, monkeypatch):
         ratio = 0.5 + number / 8
         row = {"label": "model int8", "speedup": ratio, "low": ratio * 0.9, "high": ratio * 1.1}
         events += [{"shared": "speedup", "rows": [row]}]
+        verdict = "FAIL" if number == 4 else "ok"
+        events += [{"laptop": [{"subject": "torch", "verdict": verdict},
+                               {"subject": "Chromium", "verdict": "note"}]}]  # fmt: skip
         message = {"learner": f"{number:032x}", "session": "0" * 32, "nickname": f"Ada {number}",
                    "events": [{"n": n, **e} for n, e in enumerate(events, 1)]}  # fmt: skip
         assert board.take(json.dumps(message).encode())[0] == 200
@@ -86,7 +89,11 @@ def test_the_board_shows_who_is_stuck(room, open_page, screen, scheme):
     assert f"{stuck['passed']} of 30" in row.inner_text() and SENTENCE in row.inner_text()
     assert "Exercise 1" in page.locator("#untouched").inner_text()
     keep(page, f"{screen}-{scheme}-parts")
-    for name in ("Speedups", "Phones", "Join"):
+    laptops = page.locator("#ready tr")
+    assert "Ada 4" in laptops.nth(1).text_content() and "torch" in laptops.nth(1).text_content()
+    assert page.locator("#ready caption").text_content() == "29 of 30 ready"
+    assert f"--send {room.url} NICKNAME" in page.locator("#doctor").text_content()
+    for name in ("Speedups", "Laptops", "Phones", "Join"):
         page.get_by_role("tab", name=name).click()
         page.get_by_role("tabpanel", name=name).wait_for(timeout=SHOWN_MS)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name

@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 import qlearn
 from qlearn.cli import app
 from qlearn.exercises import run
-from qlearn.room import learner, serving
+from qlearn.room import laptop, learner, serving
 from qlearn.room.board import Board
 from qlearn.room.phone.report_log import Reports
 from qlearn.room.phone.session import LOOPBACK, lab_site
 from qlearn.room.serving import Room
+from qlearn.system import doctor
+from qlearn.system.doctor import Finding
 
 PATIENCE = 120  # seconds: only a hang takes as long
 COLUMNS = ["speedup", "speedup_low", "speedup_high"]
@@ -181,6 +183,51 @@ def test_a_wrong_address_or_nickname_is_explained(home, url, nickname):
         qlearn.join(url, nickname)
 
 
+FINDINGS = [
+    Finding("torch", "2.9.0", "the course pins ==2.15.0", "Run it again.", needed=True),
+    Finding("cache", "/Users/ann/.cache", "9 GiB free", needed=True),
+    Finding("Chromium", "missing", "for browser tests", "Install Chromium."),
+]
+
+
+def test_the_doctor_tells_the_board_verdicts_and_nothing_else(open_room, notebook, monkeypatch):
+    monkeypatch.setattr("qlearn.system.doctor.examine", lambda: FINDINGS)
+    room = open_room()
+    qlearn.join(room.url, "Ada")
+    result = CliRunner().invoke(app, ["doctor", "--send", room.url, "Ada"])
+    assert result.exit_code == 1 and "The board has" in result.output, result.output
+    state = room.board.summarize()
+    assert state["learners"] == 1
+    assert state["laptops"] == [{"nickname": "Ada", "FAIL": ["torch"], "note": ["Chromium"]}]
+    kept = room.file.read_text()
+    assert not re.search("ann|2.9.0|GiB|Install", kept)
+    assert Board(room.file, []).summarize()["laptops"] == state["laptops"]
+    laptop.send(room.url, "Ada", FINDINGS[1:])
+    assert room.board.summarize()["laptops"][0]["FAIL"] == []  # the last word counts
+    qlearn.leave()
+    until(lambda: room.board.summarize()["laptops"] == [])
+
+
+def test_the_doctors_own_rows_are_taken(open_room):
+    room = open_room()
+    laptop.send(room.url, "Ada", doctor.examine())
+    (told,) = room.board.summarize()["laptops"]
+    assert "torch" not in told["FAIL"]
+
+
+@pytest.mark.parametrize(("link", "sentence"), [
+    (lambda url: url[:-3] + "/", "No board is at"), (lambda url: "the board", "is no address"),
+    (lambda url: f"http://{LOOPBACK}:9/x/", "No board answers at"),
+])  # fmt: skip
+def test_a_board_that_the_doctor_does_not_reach_is_explained(
+    open_room, monkeypatch, link, sentence
+):
+    monkeypatch.setattr("qlearn.system.doctor.examine", lambda: FINDINGS)
+    result = CliRunner().invoke(app, ["doctor", "--send", link(open_room().url), "Ada"])
+    assert result.exit_code == 1 and sentence in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
 def test_another_link_is_explained(open_room):
     with pytest.raises(ValueError, match="No board is at this address"):
         qlearn.join(open_room().url[:-3], "Ada")
@@ -214,7 +261,7 @@ def test_a_server_that_never_answers_is_not_waited_for(home, notebook, monkeypat
         release.wait(PATIENCE)
         raise OSError("no answer")
 
-    monkeypatch.setattr(learner, "_OPEN", hang)
+    monkeypatch.setattr(learner, "OPEN", hang)
     monkeypatch.setattr(learner, "JOINING", 0.01)
     qlearn.join("http://127.0.0.1:9/x/", "Ada")
     assert held.wait(PATIENCE)
@@ -298,6 +345,8 @@ EVENT = {"part": "ex2 1", "passed": True, "sentence": ""}
 WRONG = [
     {"part": "../x", "passed": True, "sentence": ""}, {"part": "ex2 1"}, {"code": "x = 1"},
     {**EVENT, "sentence": "x" * 301}, {**EVENT, "sentence": "two\nlines"}, {**EVENT, "passed": 1},
+    {"laptop": [{"subject": "torch", "verdict": "maybe"}]},
+    {"laptop": [{"subject": "torch", "verdict": "ok", "found": "/home"}]},
     {"shared": "speedup"}, {"shared": "other", "rows": []}, {"rows": []}, {**EVENT, "n": 0},
     {"shared": "speedup", "rows": [{"label": "a", "speedup": 0, "low": 1, "high": 1}]},
 ]  # fmt: skip

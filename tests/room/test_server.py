@@ -142,7 +142,7 @@ def test_a_report_too_large_is_refused_unread(site):
     head = f"POST /{site.server.token}/reports HTTP/1.1\r\nHost: x\r\nContent-Length: {10**8}\r\n"
     # The rest of the 100 MB never comes: whoever waited for it would have nothing to answer.
     answer = raw(site, head.encode() + b"\r\n" + b"x" * 300_000)
-    assert answer.startswith(b"HTTP/1.1 413") and b"too large" in answer
+    assert answer.startswith(b"HTTP/1.1 413") and b"The request is too large" in answer
 
 
 def test_the_largest_size_is_still_read(site):
@@ -192,7 +192,7 @@ def test_a_client_that_does_not_read_loses_its_place_to_the_next(site, monkeypat
 def test_a_bad_request_gets_a_sentence_and_no_traceback(site, caplog, request_):
     head, _, body = raw(site, request_).decode().partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 4")
-    assert re.search(r"This is not a request in HTTP: .+\.|The report does not .+\.", body), body
+    assert re.search(r"This is not a request in HTTP: .+\.|The request does not .+\.", body), body
     site.server.stop()
     assert not [record for record in caplog.records if record.exc_info]
 

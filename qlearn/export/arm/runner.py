@@ -114,7 +114,7 @@ def build(machine: str) -> list[Path]:
 
     With them it runs on a Linux kernel that has no C library, or another one, such as Android's.
     """
-    libraries = _find_libraries(machine)
+    libraries = find_libraries(machine)
     compiler, _ = _name_compiler(machine)
     names = [LOADERS[machine], *SYSTEM]
     asked = [[compiler, f"-print-file-name={name}"] for name in names]
@@ -123,7 +123,7 @@ def build(machine: str) -> list[Path]:
     return [_compile(machine, libraries), *(Path(done.stdout.strip()) for done in system), *own]
 
 
-def _find_libraries(machine: str) -> Path:
+def find_libraries(machine: str) -> Path:
     """Return the folder with headers and libraries of ExecuTorch; fetch another machine's once."""
     if _is_native(machine):
         return Path(importlib.util.find_spec("executorch").submodule_search_locations[0])

@@ -92,6 +92,16 @@ function drawShared(shared) {
   )));
 }
 
+function drawLaptops(laptops) {
+  const ready = laptops.filter((laptop) => laptop.FAIL.length === 0).length;
+  const failing = [...laptops].sort((a, b) => b.FAIL.length - a.FAIL.length);
+  $("ready").replaceChildren(laptops.length === 0 ? element("p", "No laptop has told yet.") : table(
+    `${ready} of ${laptops.length} ready`, ["Nickname", "Verdict", "Fails", "Notes"],
+    failing.map((laptop) => row([laptop.nickname, laptop.FAIL.length ? "FAIL" : "ready",
+      laptop.FAIL.join(", "), laptop.note.join(", ")])),
+  ));
+}
+
 function drawPhones(phones) {
   const ms = (value) => `${value.toPrecision(3)} ms`;
   $("times").replaceChildren(phones.length === 0 ? element("p", "No phone has reported yet.") : table(
@@ -113,6 +123,7 @@ async function refresh() {
       $("hands").textContent = state.hands.length ? `Asking for help: ${state.hands.join(", ")}` : "";
       drawParts(state);
       drawShared(state.shared);
+      drawLaptops(state.laptops);
       drawPhones(state.phones);
       drawn = text;
     }
@@ -149,6 +160,7 @@ tabs.forEach((tab, i) => {
 
 const here = new URL(".", document.baseURI).href;
 $("command").textContent = `qlearn.join("${here}", "a nickname")`;
+$("doctor").textContent = `.venv/bin/qlearn doctor --send ${here} NICKNAME`;
 $("lab").textContent = `${here}phone/`;
 refresh();
 setInterval(() => document.hidden || refresh(), REFRESH_MS);
