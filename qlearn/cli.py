@@ -1,11 +1,11 @@
 """The command line: `qlearn doctor`, `prepare`, `lab`, `grade` and the rest."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from qlearn.grading import commands as grading
 from qlearn.system.errors import exiting_on
 from qlearn.system.kit import command as kit
 
@@ -183,54 +183,12 @@ def room(
 
 
 @app.command()
-def grade(
-    exercise: Annotated[str, typer.Argument(help="Such as ex1_resnet_dynamic.")],
-    students: Annotated[str, typer.Option(help="Only these: ann,ben.")] = "",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: cores.")] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a dask scheduler, instead of workers here.")
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="CPU seconds for a submission's work.")
-    ] = 1800,
-    memory: Annotated[int, typer.Option(min=100, help="MB for a submission.")] = 4000,
-    force: Annotated[bool, typer.Option("--force", help="Grade again what is unchanged.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object per verdict.")] = False,
-    sandbox: Annotated[
-        bool, typer.Option("--sandbox/--no-sandbox", help="Run what learners wrote in bubblewrap.")
-    ] = True,
-    show_hidden: Annotated[
-        bool, typer.Option("--show-hidden", help="Show hidden tests in the feedback.")
-    ] = False,
-) -> None:
-    """Grade what a class handed in for an exercise: grades, graded notebooks and feedback."""
-    if sys.platform == "win32":
-        typer.echo("Grading needs Linux, or macOS with --no-sandbox.", err=True)
-        raise typer.Exit(1)
-    from qlearn.grading.run import command
+def pack(exercise: Annotated[str, typer.Argument(help="Such as ex1_resnet_dynamic.")]) -> None:
+    """Make the zip file that you hand in: your notebook, saved, and the answers beside it."""
+    from qlearn.exercises.packing import pack
 
-    code = command(
-        exercise,
-        timeout,
-        memory,
-        sandbox,
-        workers,
-        students=[name.strip() for name in students.split(",") if name.strip()],
-        scheduler=scheduler,
-        force=force,
-        as_json=as_json,
-        hidden_shown=show_hidden,
-    )
-    raise typer.Exit(code)
+    with exiting_on(OSError, ValueError):
+        typer.echo(pack(exercise))
 
 
-@app.command()
-def grades(
-    exercise: Annotated[str | None, typer.Argument(help="One exercise; default: all.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write every part's score here.")] = None,
-) -> None:
-    """Show how a class did: scores, their histogram, and the parts most often missed."""
-    from qlearn.grading.report import report
-
-    with exiting_on(OSError, LookupError):
-        report(exercise, csv)
+app.add_typer(grading.app)

@@ -37,18 +37,38 @@ def start(exercise: str, learner: str) -> dict[str, int]:
     global begun, _handed_in
     from qlearn.exercises.writing import submit
 
-    learner = os.environ.get(LEARNER) or learner
+    said, learner = learner, fixed_learner() or learner
     if not isinstance(learner, str) or not learner.strip():
         raise ValueError('learner is empty: give your name or student id, as in "ada".')
+    variant = draw(exercise, learner)
+    if variant and not same_learner(learner, said):
+        print(
+            f"Your variant follows from the student id {learner!r}, not from {said!r}: what was "
+            "typed in for another does not fit."
+        )
     begun, _handed_in = exercise, set()
     submit("learner", learner.strip())
-    return draw(exercise, learner)
+    return variant
 
 
 def draw(exercise: str, learner: str) -> dict[str, int]:
     """Return a learner's variant of an exercise; without regard to case and spaces around it."""
-    numbers = random.Random(f"{exercise} {learner.strip().casefold()}")
+    numbers = random.Random(f"{exercise} {_plain(learner)}")
     return {name: numbers.choice(some) for name, some in VARIANTS.get(exercise, {}).items()}
+
+
+def fixed_learner() -> str:
+    """Return who the learner is, as an instructor has said; empty when nobody has."""
+    return os.environ.get(LEARNER, "")
+
+
+def same_learner(one: object, other: object) -> bool:
+    """Say whether two names draw the same variant."""
+    return _plain(str(one)) == _plain(str(other))
+
+
+def _plain(learner: str) -> str:
+    return learner.strip().casefold()
 
 
 def note(name: str) -> None:

@@ -36,15 +36,20 @@ class Classroom:
         Whether feedback shows hidden tests.
     force
         Whether to grade again what has not changed.
+    variants_by_id
+        Whether a student's variant is drawn from their id, whatever name is in the notebook.
     """
 
     def __init__(
-        self, course: Course, exercise: str, limits: str, hidden_shown: bool, force: bool
-    ) -> None:
+        self, course: Course, exercise: str, limits: str, hidden_shown: bool, force: bool,
+        variants_by_id: bool,
+    ) -> None:  # fmt: skip
         self.course = course
         self.exercise = Exercise(exercise, _source(course.source(exercise)))
         self.places = course.submissions(exercise)
+        self.notices: list[str] = []  # about what was handed in and is graded all the same
         self._limits, self._hidden_shown, self._force = limits, hidden_shown, force
+        self._variants_by_id = variants_by_id
         self._extras = course.extras(exercise)
         self._gradebook = ClassGradebook(course)
         self._released = self._gradebook.register(exercise, self.exercise.source)
@@ -125,10 +130,14 @@ class Classroom:
     def _read(self, student: str) -> Submission:
         name = f"{self.exercise.name}.ipynb"
         ignored = self.course.folders.ignore
-        files = intake.read(self.course.submitted, self.places[student], name, ignored)
-        intake.timestamp(files)
-        notebook = files.pop(name)
-        return Submission(student, self.exercise.name, notebook, {**files, **self._extras})
+        files, called = intake.read(self.course.submitted, self.places[student], name, ignored)
+        renamed = f"{intake.shown(called)} was taken for {name}" if called else ""
+        undated = intake.timestamp(files)[1]
+        undated = f"{undated}, so it counts as in time" if undated else ""
+        self.notices += [f"{intake.shown(student)}: {one}." for one in (renamed, undated) if one]
+        notebook, files = files.pop(name), {**files, **self._extras}
+        learner = student if self._variants_by_id else ""
+        return Submission(student, self.exercise.name, notebook, files, learner)
 
     def _unchanged(self, submission: Submission) -> Line | None:
         """Say so if its grade is kept; renew feedback that shows other scores or comments."""
@@ -174,11 +183,12 @@ class Classroom:
             "limits": self._limits,
             "hidden_shown": self._hidden_shown,
             "reason": verdict.reason,
+            "seconds": verdict.seconds,
         }
         notebook = nbformat.reads(verdict.notebook.decode(), as_version=4)
         with self._gradebook.transaction():
             # The files first: if their record does not follow, the next call grades again.
-            notebook = self._gradebook.save(record, notebook, intake.timestamp(submission.files))
+            notebook = self._gradebook.save(record, notebook, intake.timestamp(submission.files)[0])
             name = f"{self.exercise.name}.ipynb"
             files = {**submission.files, name: nbformat.writes(notebook).encode()}
             place(self._folder("autograded", submission.student), files, 0o444)

@@ -89,6 +89,12 @@ class Course:
         return found[:LISTED]
 
     @property
+    def has_gradebook(self) -> bool:
+        """Whether there is a gradebook; to open one would make it."""
+        path = self.folders.db_url.removeprefix("sqlite:///")
+        return path == self.folders.db_url or Path(path).exists()
+
+    @property
     def submitted(self) -> Path:
         """The folder of all submissions."""
         return Path(self.folders.root) / self.folders.submitted_directory

@@ -3,8 +3,10 @@
 Whatever a worker or the scheduler suffers, a submission that has no verdict is sent again.
 """
 
+import logging
 import queue
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -57,7 +59,13 @@ class Fanout:
         self._stack = ExitStack()
 
     def __enter__(self) -> "Fanout":
-        """Start the workers, or find the scheduler."""
+        """Start the workers, or find the scheduler; what dask logs and warns of is ours to say."""
+        from distributed.utils import silence_logging_cmgr
+
+        self._stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
+        self._stack.enter_context(warnings.catch_warnings())
+        # A submission may have 100 MB, and each goes out once.
+        warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
         if self._scheduler is None:
             self._address = self._stack.enter_context(_local(self._workers)).scheduler_address
         else:

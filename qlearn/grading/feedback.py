@@ -22,8 +22,11 @@ from nbgrader.preprocessors import ClearHiddenTests, GetGrades
 from nbgrader.utils import is_grade
 
 from qlearn.grading.course import Course
+from qlearn.grading.outputs import sentence
 
 SHOWING_SECONDS = 60  # for a page: highlighting and Markdown can take hours on what is odd
+# As PyTorch, ExecuTorch and glog write them: [W1127 10:00:00 file.cpp:12] words
+LOG = re.compile(r"^[\[IWEFD].*\w\.(?:cpp|cc|cu|h):\d+\].*\n?", re.MULTILINE)
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title></head><body>
 <h1>{name}</h1><p>{reason}</p>
@@ -62,6 +65,49 @@ class SayUnread(Preprocessor):
         return cell, resources
 
 
+class Tidy(Preprocessor):
+    """Leaves out log lines of C++, and numbers cells on: work and tests have two kernels."""
+
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        """Tidy one cell."""
+        if cell.cell_type != "code":
+            return cell, resources
+        if cell.execution_count is not None:
+            cell.execution_count = resources["numbers"] = resources.get("numbers", 0) + 1
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = cell.execution_count
+            if output.output_type == "stream":
+                output.text = LOG.sub("", output.text)
+        cell.outputs = [one for one in cell.outputs if one.get("text") != ""]
+        return cell, resources
+
+
+class SayLost(Preprocessor):
+    """Puts a sentence about each part that lost points at the top."""
+
+    def preprocess(
+        self, notebook: NotebookNode, resources: dict[str, Any]
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        """Add a cell when points were lost; those of unread parts are not."""
+        lines = []
+        for cell in filter(is_grade, notebook.cells):
+            graded = cell.metadata.nbgrader
+            if graded.score < graded.points:
+                errors = [one for one in cell.get("outputs", []) if one.output_type == "error"]
+                said = sentence(errors[0]) if errors else graded.get("comment")
+                said = html.escape(said or "part of the points was given.")
+                name = html.escape(graded.grade_id)
+                place = f'<a href="#{name}">{name}</a>'
+                lines.append(f"{place}, {graded.score:g} of {graded.points:g}: {said}")
+        if lines:
+            text = "**Where points were lost.**\n\n<pre>" + "\n".join(lines) + "</pre>"
+            notebook.cells.insert(0, nbformat.v4.new_markdown_cell(text))
+        return notebook, resources
+
+
 class SayReason(Preprocessor):
     """Puts the reason why a submission could not be graded at the top."""
 
@@ -91,7 +137,7 @@ class Feedback:
         self._exporter = converter.exporter_class(parent=converter, config=converter.config)
         hiding = [] if hidden_shown else [HideHiddenTests]
         others = [step for step in converter.preprocessors if step is not GetGrades]
-        for step in (*hiding, *others, SayUnread, SayReason):
+        for step in (*hiding, *others, SayUnread, Tidy, SayLost, SayReason):
             self._exporter.register_preprocessor(step, enabled=True)
         self._grades = GetGrades(parent=self._exporter)
         self._policy = _policy(self._exporter)

@@ -58,6 +58,7 @@ def content_of(submission: Submission, exercise: Exercise) -> str:
     """Return the digest of all that a score depends on, limits apart."""
     files = sorted(submission.files.items())
     rest = [part for name, content in files for part in (name.encode(), content)]
+    rest += [submission.learner.encode()] if submission.learner else []
     return digest(_package(), exercise.source, submission.notebook, *rest)
 
 

@@ -136,6 +136,7 @@ class ForkedProvisioner(SandboxProvisioner):
             rlimits=resources(limits),
             user=as_user,
             folder=str(INSIDE),
+            learner=self.learner,
             arguments=arguments,
         )
         return os.pidfd_open(self.kernel_pid)

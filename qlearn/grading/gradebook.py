@@ -46,6 +46,7 @@ _records = sqlalchemy.Table(
     # Digest of the scores and comments that the feedback shows; a person may give others.
     sqlalchemy.Column("given", sqlalchemy.String(64)),
     sqlalchemy.Column("reason", sqlalchemy.Text),
+    sqlalchemy.Column("seconds", sqlalchemy.Float),  # that grading took, on the clock
 )
 
 
@@ -77,6 +78,10 @@ class ClassGradebook(Gradebook):
             self.engine.dispose()
         with self.engine.begin() as connection:
             _records.create(connection, checkfirst=True)
+            there = sqlalchemy.inspect(connection).get_columns(_records.name)
+            for column in {*_records.columns.keys()} - {one["name"] for one in there}:
+                kind = _records.columns[column].type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {_records.name} ADD {column} {kind}")
 
     def close(self) -> None:
         """Do nothing: nbgrader's preprocessors close the gradebook that they are given."""

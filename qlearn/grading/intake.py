@@ -3,8 +3,10 @@
 A folder that cannot be graded is refused in one sentence, which becomes the student's verdict.
 """
 
+import codecs
 import fnmatch
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -15,6 +17,7 @@ NOTEBOOK_MB, TOTAL_MB = 20, 100  # 10**6 bytes
 FILES, DEPTH = 500, 8
 LISTED = 10_000  # names in one folder, with those that are not read
 MANY = f"There are more than {FILES} files and folders."
+Contents = tuple[dict[str, bytes], str]
 TIMESTAMP = "timestamp.txt"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not blocking: a pipe that took the file's place must not hold up the class.
@@ -39,7 +42,7 @@ def shown(name: str) -> str:
     return ascii(name if len(name) <= 60 else f"{name[:57]}...")
 
 
-def read(root: Path, place: Path, notebook: str, ignored: Sequence[str] = ()) -> dict[str, bytes]:
+def read(root: Path, place: Path, notebook: str, ignored: Sequence[str] = ()) -> Contents:
     """Read a submission.
 
     Parameters
@@ -49,14 +52,15 @@ def read(root: Path, place: Path, notebook: str, ignored: Sequence[str] = ()) ->
     place
         The submission's folder, relative to ``root``; no part of it may be a link.
     notebook
-        Name of its notebook. Other notebooks are left where they are.
+        Name of its notebook. Other notebooks are left where they are; the only one is taken for it.
     ignored
         Patterns of names that are not read.
 
     Returns
     -------
-    dict
-        Contents by path relative to the submission's folder, the notebook's among them.
+    tuple
+        Contents by path relative to the submission's folder, the notebook's among them, and what
+        the notebook was called, if it had another name.
 
     Raises
     ------
@@ -80,40 +84,57 @@ def read(root: Path, place: Path, notebook: str, ignored: Sequence[str] = ()) ->
         os.close(folder)
 
 
-def timestamp(files: Mapping[str, bytes]) -> datetime | None:
+def timestamp(files: Mapping[str, bytes]) -> tuple[datetime | None, str]:
     """Return when a submission was handed in, as nbgrader's ``timestamp.txt`` says, or None.
 
-    Raises
-    ------
-    Refused
-        When the file holds no date.
+    Returns
+    -------
+    tuple
+        The time in UTC, and why there is none although the file is there, or nothing.
     """
+    from dateutil.parser import parse
+    from dateutil.tz import gettz
     from nbgrader.utils import parse_utc
 
-    text = files.get(TIMESTAMP, b"").decode(errors="replace").strip()
+    content = files.get(TIMESTAMP, b"")[:200]
+    wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Windows may write it
+    text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace").strip()
+    if not text:
+        return None, ""
     try:
-        return parse_utc(text) if text else None
+        when = parse_utc(text)
+        zone = text.split()[-1] if len(text.split()) == 3 else "UTC"
+        either = not re.match(r"\d{4}\b", text) and parse(text, dayfirst=True) != parse(text)
+        if zone.isalpha() and zone.upper() not in ("AM", "PM") and gettz(zone) is None:
+            return None, f"{TIMESTAMP} names a zone that is not known: {shown(text)}"
+        return (
+            (None, f"{TIMESTAMP} may be read in two ways: {shown(text)}") if either else (when, "")
+        )
     except (ValueError, OverflowError):
-        raise Refused(f"{TIMESTAMP} holds no date: {shown(text)}.") from None
+        return None, f"{TIMESTAMP} holds no date: {shown(text)}"
 
 
-def _contents(folder: int, notebook: str, ignored: Sequence[str]) -> dict[str, bytes]:
+def _contents(folder: int, notebook: str, ignored: Sequence[str], taken: str = "") -> Contents:
     files: dict[str, bytes] = {}
     others, total = [], 0
     for path, name, within in _walk(folder, "", ignored, count(1)):
         if path != notebook and path.endswith(".ipynb"):
             others.append(path)
-            continue
+            if path != taken:
+                continue
+            path = notebook
         most = NOTEBOOK_MB if path == notebook else TOTAL_MB
         files[path] = _read(path, name, within, most * 10**6)
         total += len(files[path])
         if total > TOTAL_MB * 10**6:
             raise Refused(f"The files are larger than {TOTAL_MB} MB together.")
+    if notebook not in files and len(others) == 1 and "/" not in others[0] != taken:
+        return _contents(folder, notebook, ignored, taken=others[0])
     if notebook not in files:
         names = ", ".join(map(shown, sorted(others)[:3]))
         found = f"what is there is called {names}" if names else "no notebook is there"
         raise Refused(f"The notebook {notebook} is missing; {found}.")
-    return files
+    return files, taken
 
 
 def _walk(

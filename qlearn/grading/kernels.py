@@ -158,7 +158,7 @@ class Kernel:
 
 @contextmanager
 def started(
-    folder: Path, limits: Limits, sandboxed: bool, readonly: bool = False
+    folder: Path, limits: Limits, sandboxed: bool, readonly: bool = False, learner: str = ""
 ) -> Iterator[Kernel]:
     """Start a kernel in a folder; when the block ends, nothing that it started is left.
 
@@ -172,6 +172,8 @@ def started(
         Whether in bubblewrap.
     readonly
         Whether it cannot write to the folder (only in the sandbox).
+    learner
+        As in `Submission`.
 
     Raises
     ------
@@ -182,7 +184,7 @@ def started(
         groups = hierarchy() if sandboxed else None
         usage = Group(groups, limits) if groups else Processes(limits)
         entrance = usage.entrance if sandboxed else None
-        manager = manager_of(place, folder, limits, entrance, readonly, context)
+        manager = manager_of(place, folder, limits, entrance, readonly, learner, context)
         client = BlockingKernelClient(context=context)
         try:
             manager.start_kernel(

@@ -31,7 +31,7 @@ ARGUMENTS = [
 
 def manager_of(
     place: Path, folder: Path, limits: Limits, entrance: Iterable[str] | None, readonly: bool,
-    context: zmq.Context,
+    learner: str, context: zmq.Context,
 ) -> KernelManager:  # fmt: skip
     """Return what starts the kernel; its sockets are in a folder of their own.
 
@@ -47,14 +47,17 @@ def manager_of(
         Of its control group; None to start it without a sandbox.
     readonly
         Whether without the right to write to ``folder``, in a sandbox.
+    learner
+        As in `Submission`.
     context
         From `sockets`.
     """
     inside = place / "s"  # short, as the path of a socket must be
     inside.mkdir()
-    spec: dict[str, Any] = {"env": environment(limits, str(Path.home()), str(cache_folder()))}
+    home, cache = str(Path.home()), str(cache_folder())
+    spec: dict[str, Any] = {"env": environment(limits, home, cache, learner)}
     if entrance is not None:
-        provisioner = configuration(folder, inside, limits, readonly, entrance)
+        provisioner = configuration(folder, inside, limits, readonly, entrance, learner)
         spec = {"metadata": {"kernel_provisioner": provisioner}}
     _write_spec(place / SPEC, spec)
     return KernelManager(

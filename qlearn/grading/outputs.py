@@ -7,6 +7,7 @@ from typing import Any
 # Neither HTML nor SVG nor JavaScript: formgrader shows outputs in the instructor's own session.
 PICTURES = ("image/png", "image/jpeg")
 SENTENCE = 5000  # characters of an error that are kept whatever else was said
+LETTERS = 500  # of what `sentence` returns
 CUT = "\n… the rest of the output was not kept.\n"
 
 
@@ -107,6 +108,19 @@ def error(name: str, value: str, traceback: list[str] | None = None) -> dict[str
     """
     lines = [f"{name}: {value}"] if traceback is None else traceback
     return {"output_type": "error", "ename": name, "evalue": value, "traceback": lines}
+
+
+def sentence(output: dict[str, Any]) -> str:
+    """Return what an output of kind "error" says, in one line; of an assertion its message alone.
+
+    Parameters
+    ----------
+    output
+        As `error` returns it.
+    """
+    name, words = (" ".join(output[key].split()) for key in ("ename", "evalue"))
+    alone = name == "AssertionError" and words
+    return (words if alone else f"{name}: {words}")[:LETTERS].rstrip(": ")
 
 
 def text(value: Any) -> str:

@@ -32,12 +32,15 @@ class Submission:
         As it came: nothing in it is trusted.
     files
         What else was handed in, by its path relative to the notebook.
+    learner
+        Name that variants are drawn from; the one in the notebook when empty.
     """
 
     student: str
     exercise: str
     notebook: bytes
     files: Mapping[str, bytes] = field(default_factory=dict)
+    learner: str = ""
 
 
 @dataclass(frozen=True)

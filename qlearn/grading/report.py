@@ -13,6 +13,7 @@ from qlearn.grading.gradebook import UNREADABLE
 
 BINS = 10  # of the histogram
 BAR = 30  # characters of its longest bar
+FORMULAS = tuple("=+-@＝＋－＠")  # full width too, as East Asian versions of Excel read them
 MISSED = 8  # parts that are listed
 
 
@@ -67,20 +68,34 @@ def totals(parts: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def missed(parts: pd.DataFrame) -> pd.DataFrame:
+def by_part(parts: pd.DataFrame) -> pd.DataFrame:
     """Return by part what the class lost, most first: ``students`` that lost points, and ``lost``.
 
     ``lost`` is a share of all points of the part. Parts that nobody has read are not counted.
     """
     read = parts[~parts["to_read"]]
     read = read.assign(lost=read["most"] - read["score"], missing=read["score"] < read["most"])
-    by_part = read.groupby(["exercise", "part"], as_index=False).agg(
+    found = read.groupby(["exercise", "part"], as_index=False).agg(
         students=("missing", "sum"), lost=("lost", "sum"), most=("most", "sum")
     )
-    by_part["lost"] = (by_part["lost"] / by_part.pop("most").where(lambda most: most > 0)).fillna(0)
-    return by_part[by_part["students"] > 0].sort_values(
+    found["lost"] = (found["lost"] / found.pop("most").where(lambda most: most > 0)).fillna(0)
+    return found.sort_values(
         ["lost", "exercise", "part"], ascending=[False, True, True], ignore_index=True
     )
+
+
+def histogram(group: pd.DataFrame) -> tuple[list[float], list[int]]:
+    """Return the edges of the bins of one exercise's scores, and the students in each.
+
+    More than all points (extra credit) and less than none (penalties) count with the last and the
+    first; without points there are no bins.
+    """
+    most = group["most"].max()
+    if not most:
+        return [0.0], []
+    edges = [most * step / BINS for step in range(BINS + 1)]
+    places = pd.cut(group["score"].clip(0, most), edges, include_lowest=True, labels=False)
+    return edges, places.value_counts().reindex(range(BINS), fill_value=0).tolist()
 
 
 def report(exercise: str | None, csv: Path | None) -> None:
@@ -101,7 +116,8 @@ def report(exercise: str | None, csv: Path | None) -> None:
         When nothing was graded, or the gradebook is damaged.
     """
     try:
-        parts = table(_graded(Course.here()), exercise)
+        course = Course.here()
+        parts = table(course, exercise) if course.has_gradebook else pd.DataFrame()
     except DBAPIError as error:
         raise LookupError(f"{UNREADABLE} ({error.orig}).") from None
     if parts.empty:
@@ -113,7 +129,7 @@ def report(exercise: str | None, csv: Path | None) -> None:
     console = Console(highlight=False)
     for name, group in totals(parts).groupby("exercise"):
         _summary(console, str(name), group)
-    found = missed(parts).head(MISSED)
+    found = by_part(parts).query("students > 0").head(MISSED)
     if not found.empty:
         shown = Table("exercise", "part", "students who lost points", "share lost",
                       title="Parts most often missed", title_justify="left")  # fmt: skip
@@ -125,15 +141,7 @@ def report(exercise: str | None, csv: Path | None) -> None:
 def _plain(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula, without control characters."""
     text = "".join(letter for letter in text if letter.isprintable())
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-
-
-def _graded(course: Course) -> Course:
-    """Return the course; opening its gradebook must not make one."""
-    address = course.folders.db_url.removeprefix("sqlite:///")
-    if address != course.folders.db_url and not Path(address).exists():
-        raise LookupError("Nothing of this course is graded yet.")
-    return course
+    return f"'{text}" if text.startswith(FORMULAS) else text
 
 
 def _summary(console: Console, name: str, group: pd.DataFrame) -> None:
@@ -148,11 +156,7 @@ def _summary(console: Console, name: str, group: pd.DataFrame) -> None:
     if group["to_read"].any():
         share = group["score"].sum() / (group["read"].sum() or 1)
         console.print(f"of what is graded or read so far: mean {share:.0%}")
-    edges = [most * step / BINS for step in range(BINS + 1)]
-    # More than all points (extra credit) and less than none (penalties) count with the last and
-    # the first.
-    places = pd.cut(group["score"].clip(0, most), edges, include_lowest=True, labels=False)
-    counts = places.value_counts().reindex(range(BINS), fill_value=0) if most else []
+    edges, counts = histogram(group)
     for place, count in enumerate(counts):
         bar = "█" * round(BAR * count / max(counts))
         console.print(

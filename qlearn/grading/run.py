@@ -79,6 +79,7 @@ def grade(
     scheduler: str | None = None,
     force: bool = False,
     hidden_shown: bool = False,
+    variants_by_id: bool = False,
     as_json: bool = False,
 ) -> int:
     """Grade a class in the course of the working folder.
@@ -95,7 +96,7 @@ def grade(
         Only these; all when empty.
     workers, scheduler
         As in `Fanout`.
-    force, hidden_shown
+    force, hidden_shown, variants_by_id
         As in `Classroom`.
     as_json
         As in `Reporter`.
@@ -111,7 +112,7 @@ def grade(
             course = Course.here()
             stack.enter_context(_alone(course))
             interrupted = stack.enter_context(_interruptible())
-            classroom = Classroom(course, exercise, limits, hidden_shown, force)
+            classroom = Classroom(course, exercise, limits, hidden_shown, force, variants_by_id)
             chosen = _chosen(students, classroom)
             for place in course.left_out(exercise):
                 print(
@@ -126,6 +127,8 @@ def grade(
             for line in classroom.lines(chosen, fanout):
                 reporter.add(line)
             reporter.close(interrupted.is_set())
+            for notice in classroom.notices:
+                print(notice, file=sys.stderr)
             failed = any(line.outcome == "failed" for line in reporter.lines)
             return STOPPED if interrupted.is_set() else int(failed)
     except KeyboardInterrupt:

@@ -33,6 +33,7 @@ ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "fonts", "alter
 ROOT = ("bin", "lib", "lib64", "sbin")  # folders, or links into /usr
 # Root in the sandbox would be exempt from the limit of processes, so it becomes a user of its own.
 USERS, USER_COUNT = 50_000, 10_000
+LEARNER = "QLEARN_LEARNER"  # as `qlearn.exercises` calls it, which is imported with PyTorch
 FILTER = 9  # the open file that bubblewrap reads the filter of calls from
 
 
@@ -70,7 +71,7 @@ def user() -> int | None:
     return USERS + int.from_bytes(os.urandom(4), "big") % USER_COUNT if os.geteuid() == 0 else None
 
 
-def environment(limits: Limits, home: str, cache: str) -> dict[str, str]:
+def environment(limits: Limits, home: str, cache: str, learner: str = "") -> dict[str, str]:
     """Return all environment variables of a kernel.
 
     Parameters
@@ -79,6 +80,8 @@ def environment(limits: Limits, home: str, cache: str) -> dict[str, str]:
         For the number of threads.
     home, cache
         The home folder, and the folder with qlearn's base models.
+    learner
+        As in `Submission`.
     """
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
@@ -92,6 +95,7 @@ def environment(limits: Limits, home: str, cache: str) -> dict[str, str]:
         "NBGRADER_EXECUTION": "autograde",  # as nbgrader says it
         **threads.SETTINGS,
         **{name: str(limits.threads) for name in pools},
+        **({LEARNER: learner} if learner else {}),
     }
 
 
@@ -103,6 +107,7 @@ def command_of(
     sockets: str | None = None,
     readonly: bool = False,
     entrance: Iterable[str] = (),
+    learner: str = "",
 ) -> list[str]:
     """Return the command that runs a program in a sandbox of its own.
 
@@ -122,6 +127,8 @@ def command_of(
         Whether the program cannot write to ``folder``.
     entrance
         Of the `Group` that it is in.
+    learner
+        As in `Submission`.
     """
     # The system ends it first when the machine has no memory left.
     enter = ["echo 1000 > /proc/self/oom_score_adj"]
@@ -135,7 +142,7 @@ def command_of(
     # Root keeps what it needs to become the other user, and nothing else.
     command += ["--unshare-user"] if user is None else ["--cap-drop", "ALL"]
     command += [] if user is None else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    for name, value in environment(limits, str(INSIDE.parent), str(MODELS)).items():
+    for name, value in environment(limits, str(INSIDE.parent), str(MODELS), learner).items():
         command += ["--setenv", name, value]
     command += ["--proc", "/proc", "--dev", "/dev"]
     for place in TEMPORARY:
@@ -189,6 +196,7 @@ class SandboxProvisioner(LocalProvisioner):
     readonly = Bool(help="Whether the kernel cannot write to the scratch folder.")
     limits = Dict(help="The fields of `Limits`.")
     entrance = List(help="Of the control group.")
+    learner = Unicode(help="As in `Submission`.")
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Start the kernel; see `LocalProvisioner.launch_kernel`."""
@@ -202,6 +210,7 @@ class SandboxProvisioner(LocalProvisioner):
             user=as_user,
             readonly=self.readonly,
             entrance=self.entrance,
+            learner=self.learner,
         )
         return await super().launch_kernel(command, **kwargs)
 
@@ -213,8 +222,9 @@ class SandboxProvisioner(LocalProvisioner):
 
 
 def configuration(
-    folder: Path, sockets: Path, limits: Limits, readonly: bool, entrance: Iterable[str]
-) -> dict[str, Any]:
+    folder: Path, sockets: Path, limits: Limits, readonly: bool, entrance: Iterable[str],
+    learner: str,
+) -> dict[str, Any]:  # fmt: skip
     """Return what a kernelspec's metadata says to have its kernel started in a sandbox.
 
     Parameters
@@ -227,9 +237,11 @@ def configuration(
         Whether it cannot write to ``folder``.
     entrance
         Of its control group.
+    learner
+        As in `Submission`.
     """
     config = {"folder": str(folder), "sockets": str(sockets), "readonly": readonly}
-    config["entrance"] = list(entrance)
+    config |= {"entrance": list(entrance), "learner": learner}
     return {
         "provisioner_name": "qlearn-forked",
         "config": {**config, "limits": asdict(limits)},

@@ -57,7 +57,9 @@ def score(
     working, testing = [], []
     try:
         notebook = joined(exercise.source, submission.notebook)
-        in_kernel = partial(_in_kernel, limits=limits, sandboxed=sandboxed)
+        in_kernel = partial(
+            _in_kernel, learner=submission.learner, limits=limits, sandboxed=sandboxed
+        )
         answers, reasons = _work(notebook, submission.files, partial(in_kernel, kernels=working))
         with scratch(answers) as folder:
             (folder / ANSWERS).mkdir(exist_ok=True)
@@ -117,7 +119,7 @@ def _test(notebook: NotebookNode, folder: Path, in_kernel: InKernel) -> list[str
 
 def _in_kernel(
     waiting: deque[NotebookNode], folder: Path, readonly: bool, last: bool, *,
-    kernels: list[Kernel], limits: Limits, sandboxed: bool,
+    kernels: list[Kernel], learner: str, limits: Limits, sandboxed: bool,
 ) -> Stopped | None:  # fmt: skip
     """Run cells until none is waiting; return what stopped the first that is.
 
@@ -126,7 +128,7 @@ def _in_kernel(
     """
     left = limits.seconds - sum(kernel.spent for kernel in kernels)
     try:
-        with started(folder, limits, sandboxed, readonly) as kernel:
+        with started(folder, limits, sandboxed, readonly, learner) as kernel:
             kernels.append(kernel)
             _run(waiting, kernel, left)
     except Slow:

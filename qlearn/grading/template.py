@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from qlearn.grading import seccomp
+from qlearn.grading.sandbox import LEARNER
 
 # What a kernel imports as it starts comes first: the sandbox cannot keep what Python compiles.
 IMPORTS = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.debugger", "sqlite3",
@@ -128,6 +129,8 @@ def _become(request: dict[str, Any], said: int) -> None:
     os.setsid()
     os.umask(0o022)
     os.chdir(request["folder"])
+    if request["learner"]:
+        os.environ[LEARNER] = request["learner"]
     seccomp.install(seccomp.program())
 
 

@@ -176,6 +176,44 @@ def test_a_page_runs_the_scripts_of_the_template_and_no_other(course, cluster):
             assert f"'sha256-{digest}'" in rules["script-src"]
 
 
+def test_each_lost_point_has_its_sentence_at_the_top_of_the_page(course, cluster):
+    classes.hand_in(course, "low", "answer = 2")
+    classes.hand_in(course, "right", "answer = 42")
+    classes.hand_in(course, "odd", "answer = 43")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    lost = {}
+    for student in ("low", "right", "odd"):
+        page = bs4.BeautifulSoup(classes.page(course, student), "html.parser")
+        first = page.find(id="notebook-container").find(class_="cell")
+        lost[student] = first.pre.text if "Where points were lost" in first.text else ""
+        assert not first.pre or all(page.find(attrs={"name": link["href"][1:]})
+                                    for link in first.pre.find_all("a"))  # fmt: skip
+    assert lost == {
+        "low": "test, 0 of 2: Too small.",
+        "right": "",
+        "odd": "test-hidden, 0 of 1: AssertionError",
+    }
+
+
+LOGGED = [
+    "[W1127 10:00:00.123456789 qlinear.cpp:12] Warning: slow (function f)",
+    "[cpuinfo_utils.cpp:62] Reading file",
+    "I 00:00:00.001 executorch:threadpool.cpp:71] Using 2 threads",
+]
+
+
+@pytest.mark.parametrize("line", LOGGED)
+def test_log_lines_of_cpp_are_not_shown_and_cells_are_numbered_on(line):
+    step, resources = feedback.Tidy(), {}
+    stream = nbformat.v4.new_output("stream", text=f"before\n{line}\nafter [a.cpp:1]\n")
+    alone = nbformat.v4.new_output("stream", text=line)
+    for number, outputs in enumerate(([stream], [alone]), 1):
+        cell = nbformat.v4.new_code_cell("1", execution_count=1, outputs=outputs)
+        cell, resources = step.preprocess_cell(cell, resources, 0)
+        assert cell.execution_count == number
+        assert [one.text for one in cell.outputs] == ["before\nafter [a.cpp:1]\n"][number - 1 :]
+
+
 @pytest.mark.parametrize("kind", ["stream", "display_data", "execute_result"])
 def test_what_a_model_prints_in_a_hidden_test_is_on_no_page(kind):
     cell = nbformat.v4.new_code_cell("### BEGIN HIDDEN TESTS\n1\n### END HIDDEN TESTS")
@@ -198,6 +236,17 @@ def test_a_picture_from_somewhere_else_is_shown_as_text(words):
     made = Texts().harmless(words, [])
     assert "shown as they were written" in made
     assert "<img" not in MarkdownWithMath(renderer=IPythonRenderer(escape=False)).render(made)
+
+
+def test_what_dask_logs_and_warns_of_does_not_reach_the_instructor(course, cluster, capfd, recwarn):
+    place = classes.hand_in(course, "ann", "import logging\nanswer = 42")
+    (place / "data.bin").write_bytes(bytes(12 * 10**6))  # dask warns from 10 MB on
+    log = "logging.getLogger('distributed.client').warning('gone')"
+    classes.hand_in(course, "ben", f"import logging; {log}\nanswer = 42")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    assert not [one for one in recwarn if "graph" in str(one.message)]
+    said = capfd.readouterr()
+    assert "gone" not in said.out + said.err and "2 graded." in said.out
 
 
 def test_two_cannot_grade_at_once(course, cluster, capsys):

@@ -62,10 +62,8 @@ def make(folder):
     place = course / "classroom" / "submitted" / "ben" / EXERCISE
     place.mkdir(parents=True)
     nbformat.write(notebook(43), place / NOTEBOOK)
-    place = course / "downloaded" / EXERCISE / "archive"
-    place.mkdir(parents=True)
-    with zipfile.ZipFile(place / "class.zip", "w") as archive:
-        archive.writestr(f"ann_{NOTEBOOK}", nbformat.writes(notebook(42)))
+    with zipfile.ZipFile(course / "submissions.zip", "w") as archive:
+        archive.writestr(f"aann_101_1_{NOTEBOOK}", nbformat.writes(notebook(42)))
     return course
 
 

@@ -107,6 +107,7 @@ def missing(place):
 
 def renamed(place):
     _notebook(place).rename(place / "tiny (1).ipynb")
+    (place / "tiny (2).ipynb").write_text("{}")
 
 
 def notebook_is_a_folder(place):
@@ -115,10 +116,6 @@ def notebook_is_a_folder(place):
 
 def odd_name(place):
     os.close(os.open(os.fsencode(place) + b"/\xff\xfe.txt", os.O_CREAT))
-
-
-def no_date(place):
-    (place / "timestamp.txt").write_text("as soon as I could\x1b[2J")
 
 
 BANK = {
@@ -141,7 +138,6 @@ BANK = {
     renamed: "is called 'tiny (1).ipynb'",
     notebook_is_a_folder: "is missing",
     odd_name: "is not UTF-8",
-    no_date: "holds no date: 'as soon as I could\\x1b[2J'",
 }
 
 
@@ -201,3 +197,42 @@ def test_odd_names_of_students_are_names(course, cluster, capsys):
     assert "'a\\nb'" in said and "'\\u202egnp.exe'" in said and "\u202e" not in said
     found = classes.grades(course)
     assert all(found[name, "test"] == (2, None, False) for name in names)
+
+
+def test_the_only_notebook_under_another_name_is_taken_and_that_is_said(course, cluster, capsys):
+    place = classes.hand_in(course, "ann", "answer = 42")
+    _notebook(place).rename(place / "tiny\x1b (1).ipynb")
+    (place / "data").mkdir()
+    (place / "data" / "mine.txt").write_text("mine")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    assert r"'ann': 'tiny\x1b (1).ipynb' was taken for tiny.ipynb." in capsys.readouterr().err
+    assert classes.grades(course)["ann", "test"] == (2, None, False)
+
+
+WHEN = "2026-11-02 10:00:00"
+
+
+@pytest.mark.parametrize(
+    ("content", "when", "words"),
+    [
+        (WHEN.encode("utf-8-sig"), WHEN, ""),
+        (f"{WHEN} UTC\r\n".encode("utf-16"), WHEN, ""),
+        (b"2026-11-02T10:00:00+0100", "2026-11-02 09:00:00", ""),
+        (b"2026-11-02 10:00:00 Europe/Berlin", "2026-11-02 09:00:00", ""),
+        (b"13/11/2026 10:00", "2026-11-13 10:00:00", ""),
+        (b"02/11/2026 10:00", "", "may be read in two ways: '02/11/2026 10:00'"),
+        (b"2026-11-02 10:00:00 XYZT", "", "a zone that is not known"),
+        (b"as soon as I could\x1b[2J", "", r"holds no date: 'as soon as I could\x1b[2J'"),
+    ],
+)
+def test_a_time_is_read_or_what_is_wrong_with_it_is_said(content, when, words):
+    found, said = intake.timestamp({"timestamp.txt": content})
+    assert (str(found) if found else "") == when and words in said and bool(words) == bool(said)
+
+
+def test_a_time_that_cannot_be_read_costs_no_point_and_is_said(course, cluster, capsys):
+    place = classes.hand_in(course, "ann", "answer = 42")
+    (place / "timestamp.txt").write_text("02/11/2026 10:00")
+    assert classes.coordinate(course, scheduler=cluster) == 0
+    assert "'ann': timestamp.txt may be read in two ways" in capsys.readouterr().err
+    assert classes.grades(course)["ann", "test"] == (2, None, False)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from qlearn.calibration import sqnr
 from qlearn.exercises import Answer, answers, draw, output_of, under
+from qlearn.exercises.run import fixed_learner, same_learner
 from qlearn.system.errors import explain
 
 EXACT = 80  # dB, far above 8 bits and far below float rounding
@@ -31,10 +32,18 @@ def exists(name: str, suffixes: Sequence[str] = ()) -> Answer:
 
 
 def variant(exercise: str) -> dict[str, int]:
-    """Return what was drawn for the learner who handed in, as `qlearn.start` returned it."""
+    """Return what was drawn for the learner who handed in, as `qlearn.start` returned it.
+
+    An instructor may have said who that is: then the answers must say the same.
+    """
     learner = exists("learner", (".json",)).load()
     assert isinstance(learner, str) and learner.strip(), (
         "The answer 'learner' is no name: run the first cell, with your name or student id."
+    )
+    owner = fixed_learner() or learner
+    assert same_learner(owner, learner), (
+        f"These answers are of {learner!r}, and this is the work of {owner!r}: leave qlearn.start "
+        "of the first cell as it was given, and hand in no other 'learner'."
     )
     return draw(exercise, learner)
 
