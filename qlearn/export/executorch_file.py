@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from qlearn.export import common
 from qlearn.export.contents import executorch_contents
 from qlearn.export.refusals import refusing
-from qlearn.quantization.pt2e import lower_to_xnnpack, quantize_for_xnnpack, require_agreement
+from qlearn.quantization.pt2e import (
+    give_own_weights,
+    lower_to_xnnpack,
+    quantize_for_xnnpack,
+    require_agreement,
+)
 from qlearn.system.cache import write_whole
 from qlearn.system.errors import ELSEWHERE, Refusal, explained
 from qlearn.system.noise import quiet
@@ -60,23 +65,23 @@ def executorch(
     Source: https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html
     """
     with write_whole(common.require_folder(path)) as unfinished:
-        source = int8 = common.require_runnable(model, example, calibration)
+        source = common.require_runnable(model, example, calibration)
         example = example.contiguous()
         inputs = common.gather_inputs(example, check)
         with quiet(), refusing("ExecuTorch"), torch.no_grad():
-            graph = torch.export.export(source, (example,))
+            module = give_own_weights(torch.export.export(source, (example,)).module())
             if calibration is not None:
                 batches = common.calibration_inputs(calibration, example)
-                int8 = quantize_for_xnnpack(graph.module(), common.copy_first(batches, inputs))
-                graph = torch.export.export(int8, (example,))
+                module = quantize_for_xnnpack(module, common.copy_first(batches, inputs))
+            graph = torch.export.export(module, (example,))
             with open(unfinished, "wb") as file:
                 lower_to_xnnpack(graph).write_to_file(file)
             contents = executorch_contents(unfinished)
             _require_kernels(contents.leftovers)
             run = executorch_method(unfinished)
             run(example)
-            if common.is_quantized(int8):
-                require_agreement(int8, run, inputs)
+            if calibration is not None or common.is_quantized(source):
+                require_agreement(module, run, inputs)
         exact = calibration is None and common.is_float32(source)
         measured = common.verify(unfinished, run, source, inputs, exact)
     return common.Exported(Path(path), *measured, contents.delegates, contents.leftovers)

@@ -40,7 +40,7 @@ def quantize_for_xnnpack(graph: nn.Module, batches: Iterable) -> nn.Module:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     scheme = get_symmetric_quantization_config(is_per_channel=True)
-    _unshare_weights(graph)
+    give_own_weights(graph)
     prepared = prepare_pt2e(graph, XNNPACKQuantizer().set_global(scheme))
     if not has_observer(prepared):
         raise ValueError("there is nothing to quantize: XNNPACK has an int8 form of no operator")
@@ -48,12 +48,16 @@ def quantize_for_xnnpack(graph: nn.Module, batches: Iterable) -> nn.Module:
     return convert_pt2e(prepared)
 
 
-def _unshare_weights(graph: torch.fx.GraphModule) -> None:
-    """Give each call of a layer weights of its own, in place.
+def give_own_weights(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """Give each call of a layer weights of its own that are stored, in place, and return the graph.
 
     A bias is held in steps of the input's scale times the weight's: XNNPACK would give one to all
-    calls, whose inputs have several scales.
+    calls, whose inputs have several scales. A weight that is computed, such as the transpose of
+    another layer's, XNNPACK packs wrongly, and reads beyond it.
     """
+    from torchao.quantization.pt2e.constant_fold import constant_fold
+
+    constant_fold(graph)
     seen = set()
     layers = [node for node in graph.graph.nodes if re.search("conv|linear", str(node.target))]
     for layer in layers:
@@ -69,6 +73,7 @@ def _unshare_weights(graph: torch.fx.GraphModule) -> None:
                 layer.replace_input_with(source, copied)
             seen.add(id(value))
     graph.recompile()
+    return graph
 
 
 def require_agreement(

@@ -21,10 +21,8 @@ LEAST = {"fp32": 200, "bf16": 20, "fp16": 35, "compare": 200, "submit": 60, "tor
 UNEXPLAINED = re.compile(r"(^|[^(])\b\w*(Error|Exception|Unsupported): ")
 CELLS = [(name, way) for name in modules.ZOO for way in ways.WAYS]
 QUICK = [(n, way) for n, way in CELLS if modules.ZOO[n].short and way not in ways.LOWERED]
-# What is lowered takes seconds a cell, and all of it half an hour: `table.py` runs that.
-EXPORTED = ("conv_bn_relu", "transposed", "linear_bn_relu", "residual", "shared_linear", "siamese")
 REST = [(n, way) for n, way in CELLS
-        if (n, way) not in QUICK and (way not in ways.LOWERED or n in EXPORTED)]  # fmt: skip
+        if (n, way) not in QUICK and (way not in ways.LOWERED or n in table.EXPORTED)]  # fmt: skip
 PAGE = table.read()
 
 
