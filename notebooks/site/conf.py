@@ -25,7 +25,7 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # Executed once for each content; exercises are read as they are released.
 nb_execution_mode = os.environ.get("QLEARN_SITE_EXECUTION", "cache")
 nb_execution_cache_path = str(user_cache_path("qlearn", appauthor=False) / "site")
-nb_execution_excludepatterns = ["exercises/*"]
+nb_execution_excludepatterns = ["exercises/*/*"]
 nb_execution_timeout = 1800
 nb_execution_raise_on_error = True
 nb_merge_streams = True
