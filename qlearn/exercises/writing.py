@@ -129,7 +129,8 @@ def _scripted(name: str, model: nn.Module, arguments: tuple) -> torch.jit.Script
     if isinstance(model, torch.jit.ScriptModule):
         return model
     try:
-        if any(isinstance(layer, nn.TransformerEncoderLayer) for layer in model.modules()):
+        attention = (nn.TransformerEncoderLayer, nn.MultiheadAttention)
+        if any(isinstance(layer, attention) for layer in model.modules()):
             raise ValueError("its fast path is more than a model may call")
         scripted = torch.jit.script(model)
         scripted.save_to_buffer()  # which fails for what a later read could not bring back
