@@ -1,5 +1,6 @@
 """Sphinx's settings for the course as a site: `make site` writes it to build/site."""
 
+import json
 import os
 import re
 import sys
@@ -54,13 +55,24 @@ autodoc_typehints = "none"  # the docstrings say shapes and units, too
 
 
 def _fill(app, docname, source):
-    """Add the public functions to the reference; lead links in raw HTML to pages."""
+    """Add the public functions to the reference, fold cells, lead links in raw HTML to pages."""
     if docname == "api":
         names = [name for name in qlearn.__all__ if callable(getattr(qlearn, name))]
         source[0] += "".join(
             f"\n```{{eval-rst}}\n.. auto{_kind(name)}:: qlearn.{name}\n```\n" for name in names
         )
+    if source[0].startswith("{"):
+        source[0] = _fold(source[0])
     source[0] = re.sub(r'(href=\\?"[\w/.]+)\.ipynb', r"\1.html", source[0])
+
+
+def _fold(text):
+    """Fold in a notebook what JupyterLab folds: cells that only draw."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            cell["metadata"].setdefault("tags", []).append("hide-input")
+    return json.dumps(notebook)
 
 
 def _kind(name):
