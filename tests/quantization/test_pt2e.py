@@ -47,7 +47,29 @@ def test_a_program_that_computes_something_else_is_refused(twice, tmp_path, monk
     require_agreement(graph, twice, [DATA])
     with pytest.raises(ValueError, match="dB from those of the int8 graph"):
         require_agreement(graph, lambda x: twice(x) * 1.2, [DATA])
-    monkeypatch.setattr("qlearn.quantization.pt2e._unshare_weights", lambda graph: None)
+    for module in ("quantization.pt2e", "export.executorch_file"):
+        monkeypatch.setattr(f"qlearn.{module}.give_own_weights", lambda graph: graph)
     with pytest.raises(ValueError, match="dB from those of the int8 graph"):
         export.executorch(twice, DATA, tmp_path / "shared.pte", [DATA])
     assert not list(tmp_path.iterdir())
+
+
+class Transposes(nn.Module):
+    """An autoencoder's weight and its transpose."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.fc = nn.Linear(8, 4), nn.Linear(8, 3)
+
+    def forward(self, x):
+        up = (2 * self.down.weight).t()
+        return self.fc(nn.functional.linear(self.down(x).relu(), up))
+
+
+@pytest.mark.parametrize("calibration", [None, [torch.rand(32, 8)]])
+def test_a_weight_that_is_computed_is_stored_for_the_file(tmp_path, calibration):
+    """XNNPACK would read beyond it, and end the process."""
+    torch.manual_seed(0)
+    model, inputs = Transposes().eval(), torch.rand(32, 8)
+    made = export.executorch(model, inputs, tmp_path / "model.pte", calibration)
+    assert made.sqnr_db > (20 if calibration else 100)
