@@ -51,8 +51,12 @@ def open_page(chromium, libraries):
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
 
         def opened(file, width=1280, scheme="light"):
+            # A button that is still fading into the dark theme would be read half-way.
             context = browser.new_context(
-                viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
+                viewport={"width": width, "height": 800},
+                color_scheme=scheme,
+                reduced_motion="reduce",
+                offline=True,
             )
             context.set_default_timeout(SHOWN_MS)
             page = context.new_page()
