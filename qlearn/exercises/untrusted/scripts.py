@@ -36,9 +36,14 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
     """
     _looked_at(path)
     model = torch.jit.load(path, map_location="cpu").eval()
+    require_pure_graphs(model)
+    return model
+
+
+def require_pure_graphs(model: torch.jit.ScriptModule) -> None:
+    """Raise a ValueError if a model calls an operator that does more than compute."""
     for kind in set(_kinds(model)):
         _require_pure(*kind.split("::", 1))
-    return model
 
 
 def require_pure_bytecode(path: Path) -> None:
