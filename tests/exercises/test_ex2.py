@@ -226,9 +226,10 @@ class Flat(nn.Module):
         return self.inner(ids)[:, :0]
 
 
-result = Flat(result).eval()
-qlearn.submit"""
-NO_ELEMENTS = static().replace("qlearn.submit", FLAT)
+torch.jit.save(torch.jit.script(Flat(result).eval()), "answers/static.pt")  # submit refuses it
+"""
+NO_ELEMENTS = static().replace('qlearn.submit("static", result, ids)', FLAT)
+assert "submit(" not in NO_ELEMENTS
 TEXTS = CONTRARY.replace("CHANGE", 'said["static_over_float"] = ["3.2", "2", "1"]')
 GUESSED = 'qlearn.submit("rule", {"per_character": 1, "fixed": 0})'
 
