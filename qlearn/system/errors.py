@@ -216,7 +216,8 @@ def name_error(error: BaseException) -> str:
     """Return an exception's type and the line of its message that says why, cut after 160."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines() or ["no message"]
     # TorchScript puts its trace first, and the reason last.
-    reason = lines[-1].removeprefix("RuntimeError: ") if "TorchScript" in lines[0] else lines[0]
+    reason = lines[-1] if "TorchScript" in lines[0] else lines[0]
+    reason = reason.removeprefix("builtins.").removeprefix("RuntimeError: ")
     said = textwrap.shorten(reason, 160, placeholder=" …")
     return f"{type(error).__name__}: {said.rstrip('.:')}"
 
