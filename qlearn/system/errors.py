@@ -77,7 +77,7 @@ CAUSES = {
     r"is not finite": (
         "weights or activations are not finite: look for a layer whose output is not isfinite()"
     ),
-    r"Parametriz|aten::vdot|as parameter 'weight'": (
+    r"Parametriz|as parameter 'weight'": (
         "a layer computes its weight anew in each call (weight_norm, spectral_norm): call "
         'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight") first'
     ),
@@ -91,7 +91,7 @@ CAUSES = {
     r"OptimizedModule|dynamo-optimized": (
         "it comes from torch.compile: give the model that was compiled"
     ),
-    r"_record_function_|variable number of arguments|Proxy object cannot be iterated": (
+    r"variable number of arguments|Proxy object cannot be iterated": (
         "its forward takes any number of arguments, as that of DataParallel does (give "
         "model.module), or loops over a tensor{line}: write it without that"
     ),
