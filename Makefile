@@ -87,7 +87,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	  echo "qlearn needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is another:" \
 	    "name one, as in: make lab PYTHON=python3.12" >&2; exit 1; }
 ifdef KIT
-	$(PYTHON) qlearn/system/kit/install.py $(KIT) .
+	$(PYTHON) qlearn/room/kit/install.py $(KIT) .
 else
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from qlearn.grading import commands as grading
+from qlearn.room.kit import command as kit
 from qlearn.system.errors import exiting_on
-from qlearn.system.kit import command as kit
 
 app = typer.Typer(
     help="A course in quantizing PyTorch models.",

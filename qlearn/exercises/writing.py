@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from qlearn.exercises import run
 from qlearn.exercises.conditions import conditions_of
@@ -101,6 +102,14 @@ def _form_of_module(
         raise ValueError(f"{name!r} is a model: give example_inputs too, a batch that it takes.")
     if getattr(model, "training", False):  # a frozen ScriptModule has no mode
         raise ValueError(f"{name!r} is in training mode: call its eval() before handing it in.")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f"{name!r} is wrapped for several devices: hand in its .module.")
+    if any(map(is_parametrized, model.modules())):
+        raise ValueError(
+            f"{name!r} has a layer that computes its weight anew in each call (weight_norm, "
+            "spectral_norm): call torch.nn.utils.parametrize.remove_parametrizations(layer, "
+            '"weight") on it before handing it in.'
+        )
     arguments = _arguments(example_inputs)
     try:
         with torch.no_grad():

@@ -92,15 +92,17 @@ def grades(
     ] = None,
 ) -> None:
     """Show how a class did: scores, their histogram, and the parts most often missed."""
-    from qlearn.grading import class_page
-    from qlearn.grading import similar as similar_work
     from qlearn.grading.report import report
 
     with exiting_on(OSError, LookupError):
-        report(exercise, csv)
         if (similar or page) and exercise is None:
             raise LookupError("Say which exercise: --similar and --page are about one.")
+        report(exercise, csv)
         if similar:
-            similar_work.report(exercise)
+            from qlearn.grading.similar import report as report_similar
+
+            report_similar(exercise)
         if page:
-            class_page.write(exercise, page)
+            from qlearn.grading.class_page import write
+
+            write(exercise, page)

@@ -167,11 +167,11 @@ class Board:
 
 
 def _summarize_laptop(learner: Learner) -> dict[str, Any]:
-    told: dict[str, Any] = {"nickname": learner.nickname, "FAIL": [], "note": [], "ok": []}
-    for row in learner.laptop:
-        told[row["verdict"]].append(row["subject"])
-    del told["ok"]
-    return told
+    verdicts = {
+        verdict: [row["subject"] for row in learner.laptop if row["verdict"] == verdict]
+        for verdict in ("FAIL", "note")
+    }
+    return {"nickname": learner.nickname, **verdicts}
 
 
 def _summarize_part(name: str, learners: list[Learner]) -> dict[str, Any]:

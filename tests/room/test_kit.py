@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 
 from qlearn import pretrained
 from qlearn.cli import app
-from qlearn.system.kit import build as module
-from qlearn.system.kit import contents, install, wheels
+from qlearn.room.kit import build as module
+from qlearn.room.kit import contents, install, wheels
 
 ROOT = Path(__file__).parents[2]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"

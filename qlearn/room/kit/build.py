@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from qlearn.room.kit import contents, wheels
+from qlearn.room.kit.install import CACHE, SOURCE, SUMS, WHEELS, digest, find_faults, read_sums
+from qlearn.room.kit.wheels import Wheel
 from qlearn.system.cache import write_whole
-from qlearn.system.kit import contents, wheels
-from qlearn.system.kit.install import CACHE, COURSE, SUMS, WHEELS, digest, find_faults, read_sums
-from qlearn.system.kit.wheels import Wheel
 
 HERE = Path(__file__).parent
 START, INSTALL, SITE = "START.html", "install.py", "site"
@@ -96,7 +96,7 @@ def _add_course(folder: Path) -> None:
     """Pack the last commit, and copy the site if it has been built."""
     if _git("status", "--porcelain").stdout:
         print("What is not committed is not in the kit.")
-    with write_whole(folder / COURSE) as unfinished:
+    with write_whole(folder / SOURCE) as unfinished:
         done = _git("archive", "--format=zip", f"--output={unfinished}", "HEAD")
         if done.returncode:
             raise ValueError(f"The course cannot be packed ({done.stderr.strip()}).")
@@ -122,7 +122,7 @@ def _write_start(folder: Path, systems: Sequence[str], pythons: Sequence[str]) -
 
 def _write_sums(folder: Path) -> None:
     """Write the SHA-256 of every file of the kit, as sha256sum does; what else is there is not."""
-    files = [folder / name for name in (START, INSTALL, COURSE, CACHE)] + list_targets(folder)
+    files = [folder / name for name in (START, INSTALL, SOURCE, CACHE)] + list_targets(folder)
     for part in (WHEELS, SITE):
         files += sorted(file for file in (folder / part).rglob("*") if file.is_file())
     sums = "".join(f"{digest(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)

@@ -21,7 +21,7 @@ def build_kit(
     python: Annotated[str, typer.Option(help="Versions of Python, such as 3.11,3.12.")] = "3.12",
 ) -> None:
     """Put wheels, base models, the course and its site into a folder; go on where it broke off."""
-    from qlearn.system.kit.build import build
+    from qlearn.room.kit.build import build
 
     with exiting_on(OSError, RuntimeError, ValueError):
         build(folder, systems.split(","), python.split(","))
@@ -30,7 +30,7 @@ def build_kit(
 @app.command("check")
 def check_kit(folder: Folder) -> None:
     """Read every file of a kit, and name those that are damaged, cut short or missing."""
-    from qlearn.system.kit.build import check
+    from qlearn.room.kit.build import check
 
     with exiting_on(OSError, ValueError):
         faults = check(folder)
@@ -48,7 +48,7 @@ def serve_kit(
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0: a free one.")] = 0,
 ) -> None:
     """Serve a kit to a room, after every file of it has been read; Ctrl-C stops."""
-    from qlearn.room.kit_server import serve
+    from qlearn.room.kit.server import serve
 
     with exiting_on(OSError, RuntimeError, ValueError):
         serve(folder, lan, address, port)
@@ -57,8 +57,8 @@ def serve_kit(
 @app.command("adopt")
 def adopt_kit(folder: Folder) -> None:
     """Put a kit's base models, sweeps and libraries into this machine's cache."""
-    from qlearn.system.kit.contents import adopt
-    from qlearn.system.kit.install import CACHE
+    from qlearn.room.kit.contents import adopt
+    from qlearn.room.kit.install import CACHE
 
     with exiting_on(OSError, BadZipFile):
         adopt(folder / CACHE)

@@ -22,7 +22,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 KIT = ""  # `qlearn kit serve` writes its address here
-SUMS, COURSE, CACHE, WHEELS = "SHA256SUMS", "course.zip", "cache.zip", "wheels"
+SUMS, SOURCE, CACHE, WHEELS = "SHA256SUMS", "course.zip", "cache.zip", "wheels"
 SYSTEMS = {
     "linux": "Linux x86_64",
     "linux-arm": "Linux aarch64",
@@ -80,14 +80,14 @@ def bring(address: str, folder: Path) -> None:
             (folder / name).write_bytes(answer.read())
 
     fetch(SUMS)
-    for name in (COURSE, CACHE, name_list(read_sums(folder))):
+    for name in (SOURCE, CACHE, name_list(read_sums(folder))):
         fetch(name)
 
 
 def require_whole(folder: Path, wheels: str) -> Path:
     """Check what is set up from, wheels too if they are in the folder; return their list."""
     listed = name_list(read_sums(folder))
-    faults = find_faults(folder, [listed, COURSE, CACHE])
+    faults = find_faults(folder, [listed, SOURCE, CACHE])
     if not faults and "://" not in wheels:  # uv checks what it fetches
         lines = (folder / listed).read_text(encoding="utf-8").splitlines()
         print(f"Checking {len(lines)} wheels of the kit.", flush=True)
@@ -99,7 +99,7 @@ def require_whole(folder: Path, wheels: str) -> Path:
 
 def unpack(folder: Path, course: Path) -> None:
     """Put the course into its folder, or check that the clone there has the kit's versions."""
-    with zipfile.ZipFile(folder / COURSE) as archive:
+    with zipfile.ZipFile(folder / SOURCE) as archive:
         if not (course / "pyproject.toml").exists():
             archive.extractall(course)
         lock = archive.read("requirements.lock").split()

@@ -7,8 +7,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
+from qlearn.room.kit.build import INSTALL, START, check, list_targets
 from qlearn.room.phone.session import LOOPBACK, QRCode, find_lan_address
-from qlearn.system.kit.build import INSTALL, START, check, list_targets
 
 MARKS = {INSTALL: ('KIT = ""', 'KIT = "{}"'), START: ("http://ADDRESS/", "{}")}
 

@@ -16,8 +16,8 @@ from packaging.tags import compatible_tags, cpython_tags, mac_platforms
 from packaging.utils import parse_wheel_filename
 from tqdm import tqdm
 
+from qlearn.room.kit.install import digest
 from qlearn.system.cache import write_whole
-from qlearn.system.kit.install import digest
 from qlearn.system.lab import COURSE
 from qlearn.system.tools import run_tool
 

@@ -251,6 +251,12 @@ def test_a_missing_stub_is_explained_and_an_earlier_answer_kept(cnn, images, fol
         (nn.Linear(2, 2).eval(), None, "give example_inputs"),
         (nn.Linear(2, 2), torch.rand(1, 2), "training mode"),
         (nn.Linear(2, 2).eval(), torch.rand(1, 3), "do not have the shape"),
+        (nn.DataParallel(nn.Linear(2, 2)).eval(), torch.rand(1, 2), "hand in its .module"),
+        (
+            nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))).eval(),
+            torch.rand(1, 2),
+            "remove_parametrizations",
+        ),
         (object(), None, "cannot be handed in"),
         (torch.rand(3), None, "is a Tensor, which cannot be handed in: hand in a model"),
         (nn.Linear(2, 2).state_dict(), None, "cannot be handed in: hand in a model, or its tolist"),
