@@ -89,9 +89,15 @@ def play(draw: Callable[..., Figure], alt: str, **sliders: tuple[float, float, f
         label = name.replace("_", " ")
         controls[name] = kind(first, min=low, max=high, step=step, description=label)
 
+    places = []  # of the axes: to lay them out anew each time would take as long as to draw them
+
     def redraw(_: Any = None) -> None:
-        figure = draw(**{name: control.value for name, control in controls.items()})
+        with plt.rc_context({"figure.constrained_layout.use": not places}):
+            figure = draw(**{name: control.value for name, control in controls.items()})
+        for axis, place in zip(figure.axes, places, strict=bool(places)):
+            axis.set_position(place)
         page.value = picture(figure, alt, dpi=96)
+        places[:] = [axis.get_position() for axis in figure.axes]
         plt.close(figure)
 
     redraw()
