@@ -238,19 +238,20 @@ def _work(cells: list[str]) -> list[str]:
 def _without_regard_to_load() -> None:
     """Let no load of this machine decide about a claim: neither give points nor take them.
 
-    Real models are measured, so honest claims get four times the tolerance, and what a bank makes
-    up is a thousand times off: a few short rounds tell that.
+    Real models are measured, in a few short rounds. So honest claims get more tolerance, and what a
+    bank makes up is a thousand times off.
     `tests/exercises/artifacts/test_speed.py` has the rule itself.
     """
     from qlearn import benchmarking, checks
     from qlearn.exercises.checks import speed
 
     benchmarking.ROUNDS, speed.SECONDS = 5, 0.05
-    speed.OPPOSITE, speed.SLACK = 2, 4
     holds = speed.speedups_hold
 
-    def patient(claims, models, inputs, factor=speed.FACTOR, elsewhere=False):
-        holds(claims, models, inputs, 4 * factor, elsewhere)
+    def patient(
+        claims, models, inputs, factor=speed.FACTOR, elsewhere=False, opposite=speed.OPPOSITE
+    ):
+        holds(claims, models, inputs, 4 * factor, elsewhere, 2 * opposite)
 
     speed._unsteady = lambda table, found: ""
     speed.speedups_hold = checks.speedups_hold = patient
