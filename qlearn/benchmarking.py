@@ -102,7 +102,7 @@ def compare(
     -------
     pandas.DataFrame
         One row a model: ``size_mb`` (10**6 bytes) and ``size_ratio`` (first / this);
-        ``latency_ms``, the median over rounds, and ``spread_ms``, the interquartile range;
+        ``latency_ms``, the median over rounds, with its quartiles ``q1_ms`` and ``q3_ms``;
         ``speedup``, the median over rounds of the ratio first / this within a round, with a 95 %
         bootstrap interval ``speedup_low`` … ``speedup_high``. With ``test``: ``accuracy`` in
         [0, 1]; ``accuracy_change`` against the first, with its ``standard_error`` (of the mean
@@ -144,10 +144,12 @@ def _speeds(
     rows = {}
     for name, model in models.items():
         low, high = bootstrap_interval(times[first] / times[name])
+        q1, median, q3 = 1e3 * np.percentile(times[name], [25, 50, 75])
         rows[name] = {
             "size_mb": model_size(model) if isinstance(model, nn.Module) else math.nan,
-            "latency_ms": 1e3 * np.median(times[name]),
-            "spread_ms": 1e3 * np.subtract(*np.percentile(times[name], [75, 25])),
+            "latency_ms": median,
+            "q1_ms": q1,
+            "q3_ms": q3,
             "speedup": np.median(times[first] / times[name]),
             "speedup_low": low,
             "speedup_high": high,

@@ -125,7 +125,7 @@ def picture(figure: Figure, alt: str, dpi: int = 192) -> str:
 def comparison(table: pd.DataFrame) -> Figure:
     """Draw a table of `qlearn.compare`: size, latency and, where measured, accuracy.
 
-    The lines on the bars of latency are the interquartile range; those on the points of accuracy
+    The lines on the bars of latency go from quartile to quartile; those on the points of accuracy
     are one standard error of the change against the first model.
     """
     panels = ["size (MB)", "latency (ms)"] + ["accuracy (%)"] * ("accuracy" in table)
@@ -136,8 +136,8 @@ def comparison(table: pd.DataFrame) -> Figure:
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(table))]
     bars = axes[0].barh(rows, table["size_mb"], height=0.6, color=colours)
     axes[0].bar_label(bars, fmt="%.3g", padding=3)
-    spread = table["spread_ms"] / 2
-    bars = axes[1].barh(rows, table["latency_ms"], height=0.6, xerr=spread, color=colours)
+    whiskers = _to_quartiles(table)
+    bars = axes[1].barh(rows, table["latency_ms"], height=0.6, xerr=whiskers, color=colours)
     axes[1].bar_label(bars, fmt="%.3g", padding=3)
     if "accuracy" in table:
         # Points, not bars: 97 and 98 % need an axis that does not begin at zero.
@@ -156,6 +156,11 @@ def comparison(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _to_quartiles(table: pd.DataFrame) -> np.ndarray:
+    """Return the ways from each latency down to its first and up to its third quartile, 2×N."""
+    return np.stack([table.latency_ms - table.q1_ms, table.q3_ms - table.latency_ms])
+
+
 def _numbers_in_words(table: pd.DataFrame) -> str:
     units = [("size_mb", 1, "MB"), ("latency_ms", 1, "ms"), ("accuracy", 100, "%")]
     rows = [
@@ -170,8 +175,8 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
     """Draw accuracy against latency and against size, with the front of each.
 
     Rows on a front are coloured, named and joined; the others are grey. The lines across a point
-    are the interquartile range of its latency, and one standard error of the change of its
-    accuracy against the float model.
+    go from quartile to quartile of its latency, and one standard error of the change of its
+    accuracy to both sides.
 
     Parameters
     ----------
@@ -195,9 +200,11 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
             on_front = row[f"{name}_front"]
             point = (row[column], 100 * row["accuracy"])
             error = 100 * row["standard_error"]
-            spread = row["spread_ms"] / 2 if name == "latency" else None
+            whiskers = _to_quartiles(rows.loc[[scheme]]) if name == "latency" else None
             colour = COLOURS[0] if on_front else "0.6"
-            axis.errorbar(*point, error, spread, fmt="o", color=colour, markersize=5, elinewidth=1)
+            axis.errorbar(
+                *point, error, whiskers, fmt="o", color=colour, markersize=5, elinewidth=1
+            )
             if on_front:
                 label = {"xytext": (0, 8), "textcoords": "offset points", "fontsize": 8}
             else:

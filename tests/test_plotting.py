@@ -23,10 +23,10 @@ def shown(monkeypatch):
 @pytest.fixture
 def table():
     rows = {
-        "fp32": [4.0, 2.0, 0.2, 0.97, 0.0],
-        "int8": [1.0, 0.5, 0.1, 0.96, 0.003],
+        "fp32": [4.0, 2.0, 1.9, 2.4, 0.97, 0.0],
+        "int8": [1.0, 0.5, 0.45, 0.55, 0.96, 0.003],
     }
-    columns = ["size_mb", "latency_ms", "spread_ms", "accuracy", "standard_error"]
+    columns = ["size_mb", "latency_ms", "q1_ms", "q3_ms", "accuracy", "standard_error"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
@@ -51,6 +51,8 @@ def test_comparison_draws_the_numbers_of_the_table(table):
     size, latency, accuracy = plotting.comparison(table).axes
     assert [bar.get_width() for bar in size.patches] == [4.0, 1.0]
     assert [bar.get_width() for bar in latency.patches] == [2.0, 0.5]
+    whiskers = latency.collections[0].get_segments()
+    assert [line[:, 0].tolist() for line in whiskers] == [[1.9, 2.4], [0.45, 0.55]], "quartiles"
     assert [float(line.get_xdata()[0]) for line in accuracy.lines if line.get_marker() == "o"] == [
         97.0,
         96.0,

@@ -19,7 +19,7 @@ from qlearn.system.machine_load import NotedTable
 from qlearn.training import require_logits, require_numbers
 
 COLUMNS = [
-    *("size_mb", "size_ratio", "latency_ms", "spread_ms", "speedup", "speedup_low"),
+    *("size_mb", "size_ratio", "latency_ms", "q1_ms", "q3_ms", "speedup", "speedup_low"),
     *("speedup_high", "accuracy", "accuracy_change", "standard_error", "agreement"),
     *("float_ms", "make_s", "reason"),  # the widest column is last
 ]
@@ -67,7 +67,7 @@ def sweep(
         The columns of `compare`, where ``speedup`` and the like are against the float model of
         the same process; ``float_ms``, the latency of that; ``make_s``, the seconds that the
         scheme took to make the model; and ``reason``, empty where there are numbers.
-        ``latency_ms`` and ``spread_ms`` are scaled to the median of ``float_ms``, because rows
+        ``latency_ms`` and its quartiles are scaled to the median of ``float_ms``, because rows
         are measured at different times. A note under the table names the rows that were measured
         on a busy machine; they are kept all the same, until ``force`` measures them again.
 
@@ -103,7 +103,7 @@ def sweep(
     table = NotedTable.from_dict(rows, orient="index").reindex(columns=COLUMNS)
     # One scale for all latencies: at another time, the machine was slower or faster.
     scale = table["float_ms"].median() / table["float_ms"]
-    for column in ("latency_ms", "spread_ms"):
+    for column in ("latency_ms", "q1_ms", "q3_ms"):
         table[column] *= scale
     table.attrs = {"note": _note_on([name for name, row in rows.items() if row.get("busy")])}
     return table.rename_axis("scheme")

@@ -14,7 +14,9 @@ from qlearn.sweeps.pareto import COSTS, pareto
 
 def table(rows):
     frame = pd.DataFrame(rows, columns=["latency_ms", "size_mb", "accuracy"], dtype=float)
-    return frame.assign(spread_ms=0.1, standard_error=0.01).rename_axis("scheme")
+    return frame.assign(
+        q1_ms=frame.latency_ms - 0.05, q3_ms=frame.latency_ms + 0.1, standard_error=0.01
+    ).rename_axis("scheme")
 
 
 def beats(one, other, cost):
@@ -58,15 +60,16 @@ def test_the_figure_greys_what_is_beaten_and_draws_the_uncertainty():
     marked = pareto(table([(1, 4, 0.9), (2, 2, 0.95), (3, 3, 0.8)]))
     marked.index = ["fast", "best", "beaten"]
     figure = plotting.pareto_fronts(marked)
-    for axis, widths in zip(figure.axes, ([0.1] * 3, None), strict=True):
+    quartiles = [[0.95, 1.1], [1.95, 2.1], [2.95, 3.1]]
+    for axis, ends in zip(figure.axes, (quartiles, None), strict=True):
         points = {float(bar.lines[0].get_ydata()[0]): bar for bar in axis.containers}
         greys = {round(y): bar.lines[0].get_color() == "0.6" for y, bar in points.items()}
         assert greys[80] and not greys[95]
         heights = [np.ptp(bar.lines[2][-1].get_segments()[0][:, 1]) for bar in points.values()]
         np.testing.assert_allclose(heights, 2.0)  # one standard error up, one down, in points
-        if widths:
-            spans = [np.ptp(bar.lines[2][0].get_segments()[0][:, 0]) for bar in points.values()]
-            np.testing.assert_allclose(spans, widths)
+        if ends:
+            lines = [bar.lines[2][0].get_segments()[0][:, 0] for bar in points.values()]
+            np.testing.assert_allclose(sorted(map(list, lines)), ends)
     plotting.plt.close(figure)
 
 

@@ -91,7 +91,7 @@ DERIVED = {
     "columns": lambda table: table[["latency_ms", "speedup"]],
     "rows": lambda table: table.loc[["int8"]],
     "slice": lambda table: table[1:],
-    "dropped": lambda table: table.drop(columns="spread_ms"),
+    "dropped": lambda table: table.drop(columns="q1_ms"),
     "assigned": lambda table: table.assign(batch=1).reset_index(),
     "copied": lambda table: table.copy(),
     "pickled": lambda table: pickle.loads(pickle.dumps(table)),

@@ -47,11 +47,12 @@ def table(reports: list[dict[str, Any]]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row for each report and model: ``phone`` (the nickname, or a number); ``model``;
-        ``fp32_ms`` and ``int8_ms`` (median time of a call) and ``fp32_iqr``, ``int8_iqr``
-        (interquartile range, ms); ``speedup``, fp32 / int8; ``fp32_sqnr_db``, ``int8_sqnr_db``
-        (outputs against the host's of the same file; inf when equal) and ``fp32_top1``,
-        ``int8_top1`` (share of inputs on which both name the same class); ``threads`` and
-        ``isolated``; ``browser``, ``memory_gb``, ``cores`` (NaN when not told); ``received``.
+        ``fp32_ms`` and ``int8_ms`` (median time of a call) with their quartiles ``fp32_q1_ms``,
+        ``fp32_q3_ms``, ``int8_q1_ms``, ``int8_q3_ms``; ``speedup``, fp32 / int8;
+        ``fp32_sqnr_db``, ``int8_sqnr_db`` (outputs against the host's of the same file; inf when
+        equal) and ``fp32_top1``, ``int8_top1`` (share of inputs on which both name the same class);
+        ``threads`` and ``isolated``; ``browser``, ``memory_gb``, ``cores`` (NaN when not told);
+        ``received``.
     """
     rows = []
     for number, report in enumerate(reports, 1):
@@ -61,7 +62,7 @@ def table(reports: list[dict[str, Any]]) -> pd.DataFrame:
             for precision, run in runs.items():
                 decibels = math.inf if run["sqnr_db"] is None else float(run["sqnr_db"])
                 row |= {f"{precision}_ms": run["median_ms"], f"{precision}_sqnr_db": decibels}
-                row |= {f"{precision}_iqr": run["q3_ms"] - run["q1_ms"]}
+                row |= {f"{precision}_{end}": run[end] for end in ("q1_ms", "q3_ms")}
                 row |= {f"{precision}_top1": run["top1"]}
             row |= {key: report[key] for key in ("threads", "isolated", "memory_gb", "cores")}
             row |= {"speedup": compute_speedup(runs), "browser": name_browser(report["user_agent"])}
@@ -69,15 +70,15 @@ def table(reports: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_COLUMNS).astype({"memory_gb": float, "cores": float})
 
 
-_COLUMNS = ["phone", "model", "fp32_ms", "int8_ms", "fp32_iqr", "int8_iqr", "speedup",
-            "fp32_sqnr_db", "int8_sqnr_db", "fp32_top1", "int8_top1", "threads", "isolated",
-            "browser", "memory_gb", "cores", "received"]  # fmt: skip
+_COLUMNS = ["phone", "model", "fp32_ms", "fp32_q1_ms", "fp32_q3_ms", "int8_ms", "int8_q1_ms",
+            "int8_q3_ms", "speedup", "fp32_sqnr_db", "int8_sqnr_db", "fp32_top1", "int8_top1",
+            "threads", "isolated", "browser", "memory_gb", "cores", "received"]  # fmt: skip
 
 
 def figure(results: pd.DataFrame) -> Figure:
     """Draw each phone's latencies: a panel a model, the fastest phone in int8 on top.
 
-    The lines on the bars are interquartile ranges.
+    The lines on the bars go from quartile to quartile.
 
     Parameters
     ----------
@@ -93,9 +94,9 @@ def figure(results: pd.DataFrame) -> Figure:
         rows = results[results["model"] == name].sort_values("int8_ms")
         positions = np.arange(len(rows))
         for precision, shift, colour in zip(PRECISIONS, (-0.2, 0.2), COLOURS, strict=False):
-            latency, spread = rows[f"{precision}_ms"], rows[f"{precision}_iqr"]
+            q1, latency, q3 = (rows[f"{precision}_{end}"] for end in ("q1_ms", "ms", "q3_ms"))
             style = {"height": 0.38, "color": colour, "label": precision}
-            axis.barh(positions + shift, latency, xerr=spread / 2, **style)
+            axis.barh(positions + shift, latency, xerr=[latency - q1, q3 - latency], **style)
         # A nickname may hold dollar signs, between which Matplotlib would see mathematics.
         axis.set_yticks(positions, rows["phone"], parse_math=False)
         axis.invert_yaxis()
