@@ -51,6 +51,12 @@ RECIPES = {
     "phrase_lstm": Recipe(
         lambda: models.PhraseLSTM(data.VOCABULARY, len(data.LANGUAGES)), data.phrases, ((12, 2e-3),)
     ),
+    "character_cnn": Recipe(
+        lambda: models.DepthwiseCNN(classes=len(data.CHARACTERS)),
+        data.characters,
+        # At so high a rate channels die, as in MobileNets: one scale per tensor fails it.
+        ((6, 3e-2), (2, 2e-3)),
+    ),
     "small_cnn": Recipe(models.SmallCNN, data.digits, ((8, 1e-3),)),
     # Small batches: in so short a training the number of steps counts.
     "language_model": Recipe(
@@ -72,6 +78,11 @@ def small_cnn() -> models.SmallCNN:
 def depthwise_cnn() -> models.DepthwiseCNN:
     """Return the depthwise CNN, trained on ``data.digits()``, in evaluation mode."""
     return _load("depthwise_cnn")
+
+
+def character_cnn() -> models.DepthwiseCNN:
+    """Return the depthwise CNN, trained on ``data.characters()``, in evaluation mode."""
+    return _load("character_cnn")
 
 
 def phrase_lstm() -> models.PhraseLSTM:

@@ -38,8 +38,23 @@ def test_digits_in_colour_repeat_the_grey_channel():
         data.digits(channels=4)
 
 
+def test_characters_are_many_distorted_and_always_the_same():
+    first, again = data.characters(), data.characters()
+    assert (len(first.train), len(first.test), len(first.classes)) == (7200, 3600, 36)
+    image, label = first.test[0]
+    assert image.shape == (1, 28, 28) and image.dtype == torch.float32 and isinstance(label, int)
+    assert torch.equal(first.test.inputs, again.test.inputs)
+    assert first.train.inputs.min() >= 0 and first.train.inputs.max() <= 1
+    for part in (first.train, first.test):
+        assert (part.labels.bincount() * 36 == len(part)).all(), "each class as often"
+    # An I is narrower than a W in every font: the pictures show what the labels say.
+    ink = first.train.inputs.flatten(1).sum(1)
+    means = {name: ink[first.train.labels == i].mean() for i, name in enumerate(first.classes)}
+    assert means["I"] < means["W"] and means["1"] < means["8"]
+
+
 def test_train_and_test_share_no_sample():
-    for dataset in (data.digits(), data.phrases()):
+    for dataset in (data.digits(), data.phrases(), data.characters()):
         train = {sample.numpy().tobytes() for sample in dataset.train.inputs}
         test = {sample.numpy().tobytes() for sample in dataset.test.inputs}
         # Phrases are cut to LENGTH characters, which may make two of them equal.

@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from qlearn import data, models, pretrained
+from qlearn.benchmarking import compare
+from qlearn.quantization import schemes
+from qlearn.quantization.equalization import equalize
 from qlearn.system.cache import home, save_atomically
 from qlearn.training import evaluate
 
@@ -31,6 +34,7 @@ def files(folder):
         ("mlp", 0.95),
         ("small_cnn", 0.96),
         ("depthwise_cnn", 0.96),
+        ("character_cnn", 0.9),
         ("phrase_lstm", 0.72),
         ("resnet18", 0.97),
         ("language_model", 0.22),  # of 512 pieces
@@ -41,6 +45,26 @@ def test_base_models_are_accurate_on_data_they_have_not_seen(name, least):
     _, test = data.loaders(pretrained.RECIPES[name].data())
     assert not model.training
     assert evaluate(model, test) >= least
+
+
+def test_the_character_model_tells_schemes_apart_beyond_two_standard_errors():
+    """What the embedded digits cannot: lessons 03, 04, 07 and 08 compare on it."""
+    model, characters = pretrained.character_cnn(), data.characters()
+    train, test = data.loaders(characters)
+    arms = {"8 bits, per channel": schemes.static_fx(model, train)}
+    arms["8 bits, per tensor"] = schemes.static_fx(model, train, per_channel=False)
+    arms["4 bits, per channel"] = schemes.static_fx(model, train, bits=4)
+    arms["equalized"] = schemes.static_fx(equalize(model), train, per_channel=False)
+    one = characters.test.inputs[:1]
+    table = compare({"fp32": model} | arms, one, test, seconds=0.01)
+    change = table["accuracy_change"]
+    assert 0.9 <= table.at["fp32", "accuracy"] <= 0.97
+    assert change["8 bits, per tensor"] < -0.3, "dead channels"
+    assert change["equalized"] > -0.03 and change["8 bits, per channel"] > -0.02
+    paired = compare(arms, one, test, seconds=0.01)  # over 8 bits per channel
+    for worse in ("8 bits, per tensor", "4 bits, per channel"):
+        row = paired.loc[worse]
+        assert row["accuracy_change"] < -2 * row["standard_error"], worse
 
 
 def test_a_learners_own_phrases_get_their_languages():

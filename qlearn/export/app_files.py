@@ -63,7 +63,7 @@ PREPROCESSING = {
     "resnet18": _COLOUR,
     "phrase_lstm": _PHRASE,
     "language_model": _DOCUMENTATION,
-} | dict.fromkeys(("mlp", "depthwise_cnn", "small_cnn"), _IMAGE)
+} | dict.fromkeys(("mlp", "depthwise_cnn", "character_cnn", "small_cnn"), _IMAGE)
 UNTOLD = {
     "kind": "unknown",
     "words": "The exported program does not say how its inputs are made: write it down here.",

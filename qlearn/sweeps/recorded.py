@@ -12,7 +12,7 @@ def recorded(name: str) -> pd.DataFrame:
     ----------
     name
         "camera" and "reader", for lesson 07: sweeps of its two models. "few_bits", for lesson 08:
-        QAT and LSQ at 3 bits, several orders of the data. "compiled", for lesson 09: int8 models
+        `low_bit_study`, five models in five orders. "compiled", for lesson 09: int8 models
         before and after ``torch.compile``.
 
     Raises
