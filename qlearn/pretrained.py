@@ -51,13 +51,13 @@ RECIPES = {
     "phrase_lstm": Recipe(
         lambda: models.PhraseLSTM(data.VOCABULARY, len(data.LANGUAGES)), data.phrases, ((12, 2e-3),)
     ),
+    "small_cnn": Recipe(models.SmallCNN, data.digits, ((8, 1e-3),)),
     "character_cnn": Recipe(
         lambda: models.DepthwiseCNN(classes=len(data.CHARACTERS)),
         data.characters,
         # At so high a rate channels die, as in MobileNets: one scale per tensor fails it.
         ((6, 3e-2), (2, 2e-3)),
     ),
-    "small_cnn": Recipe(models.SmallCNN, data.digits, ((8, 1e-3),)),
     # Small batches: in so short a training the number of steps counts.
     "language_model": Recipe(
         lambda: models.SmallGPT(len(data.PIECES)), data.documentation, ((4, 2e-3), (1, 5e-4)), 16
