@@ -66,7 +66,7 @@ bench-grading: prepare
 	$(BIN)/python tests/grading/benchmark.py $(BENCH)
 	$(BIN)/python tests/grading/benchmark_hostile.py $(HOSTILE)
 
-# An hour on two cores. A small trial: STEADY="--parts lessons --only 02"
+# Some hours on two cores. A small trial: STEADY="--parts lessons --only 02"
 bench-steady: prepare
 	$(BIN)/python tests/benchmarks/steady.py $(STEADY)
 

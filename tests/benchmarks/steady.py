@@ -1,18 +1,22 @@
 """`make bench-steady`: what a busy machine does to the course, and what `system.threads` changes.
 
-Three parts, each with the machine's load printed beside it:
+Four parts, each with the machine's load printed beside it:
 
 - settings: typical work alone and beside 1, 2 and 3 other processes that do the same, by how
   threads wait;
 - lessons: all of them alone, spinning as PyTorch does by default and as the course does, in turns;
   then each beside three others that run the same lesson;
 - solutions: each reference solution alone, then five times, whole and in one kernel, beside four
-  two-thread processes of plain PyTorch.
+  two-thread processes of plain PyTorch;
+- claims: each reference's speeds, measured alone and beside those four, and held against new
+  measurements in another kernel, as a grader does, again alone and beside them.
 
 Ratios are within one run. Aims are printed beside what was reached; nothing fails here.
 """
 
 import argparse
+import copy
+import itertools
 import json
 import os
 import shutil
@@ -115,20 +119,24 @@ def settings_part(names: list[str], others: list[int]) -> None:
 
 
 def execute(path: Path, settings: dict[str, str]) -> Run:
-    """Run a notebook in one kernel and an empty folder, with base models and no other cache."""
-    notebook = nbformat.read(path, as_version=4)
+    """Run a notebook in one kernel and an empty folder."""
     with tempfile.TemporaryDirectory() as place:
-        home = Path(place) / "home"
-        for kept in ("models", "arm"):
-            if (cache.home() / kept).exists():
-                shutil.copytree(cache.home() / kept, home / kept)
-        client = NotebookClient(
-            notebook, timeout=CELL_SECONDS, kernel_name="python3", allow_errors=True,
-            resources={"metadata": {"path": place}},
-        )  # fmt: skip
-        began = time.perf_counter()
-        client.execute(env=environment(settings) | {"QLEARN_HOME": str(home)})
-        seconds = time.perf_counter() - began
+        return run_cells(nbformat.read(path, as_version=4), settings, Path(place))
+
+
+def run_cells(notebook: nbformat.NotebookNode, settings: dict[str, str], place: Path) -> Run:
+    """Run a notebook in one kernel and a folder, with base models and no other cache."""
+    home = place / "home"
+    for kept in ("models", "arm"):
+        if (cache.home() / kept).exists():
+            shutil.copytree(cache.home() / kept, home / kept, dirs_exist_ok=True)
+    client = NotebookClient(
+        notebook, timeout=CELL_SECONDS, kernel_name="python3", allow_errors=True,
+        resources={"metadata": {"path": str(place)}},
+    )  # fmt: skip
+    began = time.perf_counter()
+    client.execute(env=environment(settings) | {"QLEARN_HOME": str(home)})
+    seconds = time.perf_counter() - began
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return Run(seconds, [o.ename + ": " + o.evalue for o in outputs if o.output_type == "error"])
 
@@ -160,19 +168,25 @@ def lessons_part(lessons: list[Path]) -> None:
           flush=True)  # fmt: skip
 
 
+@contextmanager
+def load(wanted: bool = True) -> Iterator[None]:
+    """Four two-thread processes of plain PyTorch beside the block, if wanted."""
+    with processes([[sys.executable, "-c", LOAD]] * (4 * wanted), env=environment({})):
+        yield
+
+
 def solutions_part(solutions: list[Path], times: int) -> None:
     """Print each solution's seconds alone and beside four processes of plain PyTorch."""
     rows = {}
     for path in solutions:
         alone = execute(path, threads.SETTINGS)
-        load = busy()
-        commands = [[sys.executable, "-c", LOAD]] * 4
-        with processes(commands, env=environment({})):
+        before = busy()
+        with load():
             runs = [execute(path, threads.SETTINGS) for _ in range(times)]
         seconds = [run.seconds for run in runs]
         rows[path.stem] = {
             "alone, s": alone.seconds,
-            "load before": load,
+            "load before": before,
             "beside four, s (median)": statistics.median(seconds),
             "times, at most": max(seconds) / alone.seconds,
             "failed cells": sum(len(run.errors) for run in (alone, *runs)),
@@ -185,14 +199,44 @@ def solutions_part(solutions: list[Path], times: int) -> None:
     print("Aims: no failed cell, at most 10 times as long as alone.", flush=True)
 
 
+def claims_part(solutions: list[Path], times: int) -> None:
+    """Print how many of the tests of speed fail, by whether measuring and testing met a load."""
+    rows = {}
+    for path in solutions:
+        solution = nbformat.read(path, as_version=4)
+        tests = [cell.source for cell in solution.cells if "speedups_hold" in cell.source]
+        again = nbformat.v4.new_notebook()
+        again.cells = [nbformat.v4.new_code_cell(source) for source in tests * times]
+        for measured, tested in itertools.product((False, True), repeat=2) if tests else ():
+            with tempfile.TemporaryDirectory() as place:
+                with load(measured):
+                    work = run_cells(copy.deepcopy(solution), threads.SETTINGS, Path(place))
+                with load(tested):
+                    run = run_cells(copy.deepcopy(again), threads.SETTINGS, Path(place))
+            words = {False: "alone", True: "beside four"}
+            rows[path.stem, words[measured], words[tested]] = {
+                "tests": len(again.cells),
+                "failed": len(run.errors),
+                "failed in the first kernel": len(work.errors),
+                "s": run.seconds,
+            }
+            last = [*rows.items()][-1]
+            print(*last, *{*work.errors, *run.errors}, sep="\n  ", file=sys.stderr, flush=True)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["", "measured", "tested"])
+    print(f"\n## Claims, each tested {times} times ({busy()})\n\n{table.round(0).to_string()}")
+    print("Aim: none fails.", flush=True)
+
+
 def main() -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="settings,lessons,solutions")
+    parser.add_argument("--parts", default="settings,lessons,solutions,claims")
     parser.add_argument("--settings", default=",".join(SETTINGS))
     parser.add_argument("--others", default="0,1,2,3")
     parser.add_argument("--only", default="", help="part of the names of lessons and solutions")
-    parser.add_argument("--times", type=int, default=5, help="runs of each solution under load")
+    parser.add_argument(
+        "--times", type=int, default=5, help="runs of each solution, or test of speed"
+    )
     chosen = parser.parse_args()
     parts = chosen.parts.split(",")
     if "settings" in parts:
@@ -201,6 +245,8 @@ def main() -> None:
         lessons_part([path for path in LESSONS if chosen.only in path.stem])
     if "solutions" in parts:
         solutions_part([path for path in SOLUTIONS if chosen.only in path.stem], chosen.times)
+    if "claims" in parts:
+        claims_part([path for path in SOLUTIONS if chosen.only in path.stem], chosen.times)
 
 
 if __name__ == "__main__":
