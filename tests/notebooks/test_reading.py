@@ -33,6 +33,7 @@ WORDS = {
     "E4M3": 1,
     "requantization": 1,
     "stubs": 3,
+    "dead channels": 3,
     "straight-through estimator": 4,
     "lowering": 6,
     "delegate": 6,
