@@ -44,7 +44,7 @@ def browser_table(name: str, rounds: int) -> tuple[pd.DataFrame, str]:
     -------
     table : DataFrame
         One row a precision: ``size_mb``; ``own_size``, as a share of fp32's; ``latency_ms``
-        (median over rounds) and ``spread_ms`` (interquartile range); ``own``, how many times as
+        (median over rounds), with the quartiles ``q1_ms`` and ``q3_ms``; ``own``, how many times as
         fast as fp32; ``sqnr_db`` and ``top1`` of the outputs against the host's of the same file.
     about : str
         The browser and its threads, in a sentence.
@@ -69,7 +69,8 @@ def browser_table(name: str, rounds: int) -> tuple[pd.DataFrame, str]:
             "size_mb": sizes[precision],
             "own_size": sizes[precision] / sizes["fp32"],
             "latency_ms": run["median_ms"],
-            "spread_ms": run["q3_ms"] - run["q1_ms"],
+            "q1_ms": run["q1_ms"],
+            "q3_ms": run["q3_ms"],
             "own": runs["fp32"]["median_ms"] / run["median_ms"],
             "sqnr_db": math.inf if run["sqnr_db"] is None else run["sqnr_db"],
             "top1": run["top1"],

@@ -54,8 +54,8 @@ def techniques_section(tables: Mapping[str, pd.DataFrame]) -> str:
         for form, row in table.iterrows()
     ]
     note = (
-        f"Batch 1, PyTorch's {torch.backends.quantized.engine} engine; ms: median ± interquartile "
-        "range. ResNet-18 is timed at 224×224 and judged at 28×28. FX mode leaves an nn.LSTM in "
+        f"Batch 1, PyTorch's {torch.backends.quantized.engine} engine; ms: median and quartiles. "
+        "ResNet-18 is timed at 224×224 and judged at 28×28. FX mode leaves an nn.LSTM in "
         "float, so PhraseLSTM's static row has only its classifier in int8."
     )
     return markdown(headers, rows) + "\n\n" + note
@@ -80,7 +80,7 @@ def engines_section(name: str, table: pd.DataFrame, skipped: Mapping[str, str]) 
     ]
     rows += [(engine, reason, *[""] * 7) for engine, reason in skipped.items()]
     note = (
-        "One process an engine, timed in interleaved rounds; median ± interquartile range over "
+        "One process an engine, timed in interleaved rounds; median and quartiles over "
         f"rounds. The fastest fp32 is {fastest(table, 'fp32')}. SQNR and top-1: of the outputs "
         f"against eager fp32's. {ORIGINS.get(name, '')}"
     ).rstrip()
@@ -123,7 +123,7 @@ def ratio(row: pd.Series, column: str) -> str:
 
 
 def _milliseconds(row: pd.Series) -> str:
-    return f"{row.latency_ms:.3g} ± {row.spread_ms:.2g}"
+    return f"{row.latency_ms:.3g} [{row.q1_ms:.3g}, {row.q3_ms:.3g}]"
 
 
 def fastest(table: pd.DataFrame, precision: str) -> str:

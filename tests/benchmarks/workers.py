@@ -132,8 +132,8 @@ def measure(
     Returns
     -------
     table : DataFrame
-        One row an engine: ``precision``; ``size_mb``; ``latency_ms`` (median over rounds) and
-        ``spread_ms`` (interquartile range); ``eager``, ``eager_low``, ``eager_high``: how many
+        One row an engine: ``precision``; ``size_mb``; ``latency_ms`` (median over rounds), with the
+        quartiles ``q1_ms`` and ``q3_ms``; ``eager``, ``eager_low``, ``eager_high``: how many
         times as fast as eager fp32 (median over rounds, 95 % bootstrap interval); ``best`` and
         its interval: the same against the fastest fp32 engine; ``own`` and its interval: the same
         against the same engine's fp32, and ``own_size``, the size as a share of its; ``sqnr_db``
@@ -190,7 +190,8 @@ def _table(workers: Mapping[str, Worker], times: dict[str, np.ndarray]) -> pd.Da
             "size_mb": worker.size,
             "own_size": worker.size / workers[own].size if own in workers else np.nan,
             "latency_ms": 1e3 * np.median(times[name]),
-            "spread_ms": 1e3 * np.subtract(*np.percentile(times[name], [75, 25])),
+            "q1_ms": 1e3 * np.percentile(times[name], 25),
+            "q3_ms": 1e3 * np.percentile(times[name], 75),
             "sqnr_db": sqnr(reference, worker.outputs),
             "top1": float((reference.argmax(1) == worker.outputs.argmax(1)).double().mean()),
         }
