@@ -81,7 +81,10 @@ def depthwise_cnn() -> models.DepthwiseCNN:
 
 
 def character_cnn() -> models.DepthwiseCNN:
-    """Return the depthwise CNN, trained on ``data.characters()``, in evaluation mode."""
+    """Return the depthwise CNN, trained on ``data.characters()``, in evaluation mode.
+
+    Some of its channels are dead, and have folded weights hundreds of times as large as the others.
+    """
     return _load("character_cnn")
 
 

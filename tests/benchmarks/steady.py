@@ -171,7 +171,9 @@ def lessons_part(lessons: list[Path]) -> None:
 @contextmanager
 def load(wanted: bool = True) -> Iterator[None]:
     """Four two-thread processes of plain PyTorch beside the block, if wanted."""
-    with processes([[sys.executable, "-c", LOAD]] * (4 * wanted), env=environment({})):
+    commands = [[sys.executable, "-c", LOAD]] * (4 * wanted)
+    # Sessions of their own, as kernels have: Linux may share processors out by session.
+    with processes(commands, env=environment({}), start_new_session=True):
         yield
 
 

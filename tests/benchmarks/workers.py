@@ -185,13 +185,14 @@ def _table(workers: Mapping[str, Worker], times: dict[str, np.ndarray]) -> pd.Da
     rows = {}
     for name, worker in workers.items():
         own = own_fp32(name)
+        q1, median, q3 = 1e3 * np.percentile(times[name], [25, 50, 75])
         rows[name] = {
             "precision": ENGINES[name].precision,
             "size_mb": worker.size,
             "own_size": worker.size / workers[own].size if own in workers else np.nan,
-            "latency_ms": 1e3 * np.median(times[name]),
-            "q1_ms": 1e3 * np.percentile(times[name], 25),
-            "q3_ms": 1e3 * np.percentile(times[name], 75),
+            "latency_ms": median,
+            "q1_ms": q1,
+            "q3_ms": q3,
             "sqnr_db": sqnr(reference, worker.outputs),
             "top1": float((reference.argmax(1) == worker.outputs.argmax(1)).double().mean()),
         }
