@@ -3,16 +3,19 @@
 A submission is the released notebook with some of its cells replaced. The two processes share
 nothing but the folder `answers/`, as in a graded class. Work forks from a server that has imported
 what every exercise imports; tests fork from a process that has tested the reference, where models
-and outputs that a submission leaves as they were are kept.
+and outputs that a submission leaves as they were are kept. A test cell whose answers are, byte for
+byte, those of a submission before it says the same again, and is not run.
 """
 
 import atexit
+import hashlib
 import multiprocessing
 import os
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,15 +122,43 @@ def grade(exercise: str, work: dict[str, str], folder: Path, first: bool = False
     result = Result()
     errors = _apart(_work, code, folder)
     result.work_error = errors[0] if errors else ""
-    most = maximum(exercise)
-    server = _server(exercise, tests, folder, first)
-    messages = server.test(tests, folder) if server else _apart(_test, tests, folder)
-    for name, message in (messages or {}).items():
+    most, answers = maximum(exercise), _digests(folder)
+    messages = {} if first else _said_before(tests, answers)
+    rest = {name: cell for name, cell in tests.items() if name not in messages}
+    for name, (message, read) in _run_tests(exercise, rest, folder, first).items():
+        _SAID.setdefault(rest[name], []).append(({n: answers.get(n) for n in read}, message))
+        messages[name] = message
+    for name, message in messages.items():
         result.points[name] = 0 if message else most[name]
         if message:
             result.messages[name] = message
     assert result.points.keys() == tests.keys(), "the tests did not run to their end"
     return result
+
+
+# For the code of each test cell: digests of the answers that it read, and what it said.
+_SAID: dict[str, list[tuple[dict[str, str | None], str]]] = {}
+ALL = "*"  # read by whoever asks which answers there are
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Digest of each answer, of all files that have its name; and of all answers."""
+    found: dict[str, list] = {ALL: []}
+    for path in sorted((folder / "answers").glob("*")):
+        facts = path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+        found.setdefault(path.stem, []).append(facts)
+        found[ALL].append(facts)
+    return {name: str(facts) for name, facts in found.items()}
+
+
+def _said_before(tests: dict[str, str], answers: dict[str, str]) -> dict[str, str]:
+    """Message of each test cell that has read these very answers before."""
+    return {
+        name: message
+        for name, cell in tests.items()
+        for read, message in _SAID.get(cell, ())
+        if all(answers.get(n) == digest for n, digest in read.items())
+    }
 
 
 class _Server:
@@ -138,18 +169,18 @@ class _Server:
 
     latest: "_Server | None" = None  # only one is kept: each holds all that its tests loaded
 
-    def __init__(self, exercise: str, cells: dict[str, str], folder: Path) -> None:
+    def __init__(self, exercise: str) -> None:
         self.exercise = exercise
         self.requests, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(cells, str(folder), theirs))
+        self.process = context.Process(target=_serve, args=(theirs,))
         self.process.start()
         theirs.close()
         atexit.register(self.end)  # before multiprocessing waits for it
 
-    def test(self, cells: dict[str, str], folder: Path) -> dict[str, str] | None:
-        """Run test cells in a folder; return their messages."""
+    def test(self, cells: dict[str, str], folder: Path) -> dict[str, tuple[str, set[str]]]:
+        """Run test cells in a folder; return their messages and what they read."""
         self.requests.send((cells, str(folder)))
-        return self.requests.recv() if self.requests.poll(2 * PATIENCE) else None
+        return (self.requests.recv() if self.requests.poll(2 * PATIENCE) else None) or {}
 
     def end(self) -> None:
         self.requests.close()
@@ -157,18 +188,23 @@ class _Server:
         self.process.join()
 
 
-def _server(exercise: str, cells: dict[str, str], folder: Path, first: bool) -> _Server | None:
-    """Return the process from which tests of an exercise fork, if there is one."""
+def _run_tests(exercise: str, cells: dict[str, str], folder: Path, first: bool) -> dict:
+    """Run test cells, where there is one in a fork of the process that has run the first ones."""
     if first and FORKS:
         if _Server.latest:
             _Server.latest.end()
-        _Server.latest = _Server(exercise, cells, folder)
-    return _Server.latest if _Server.latest and _Server.latest.exercise == exercise else None
+        _Server.latest = _Server(exercise)
+    if not cells:
+        return {}
+    if _Server.latest and _Server.latest.exercise == exercise:
+        return _Server.latest.test(cells, folder)
+    return _apart(_test, cells, folder) or {}
 
 
-def _serve(cells: dict[str, str], folder: str, requests) -> None:
+def _serve(requests) -> None:
+    cells, folder = requests.recv()
     _settle(folder)
-    _test(cells)
+    requests.send(_test(cells))
     fork = multiprocessing.get_context("fork")
     while True:
         try:
@@ -257,16 +293,42 @@ def _without_regard_to_load() -> None:
     speed.speedups_hold = checks.speedups_hold = patient
 
 
-def _test(cells: dict[str, str]) -> dict[str, str]:
-    """Message of each test cell, empty when it passed."""
+def _test(cells: dict[str, str]) -> dict[str, tuple[str, set[str]]]:
+    """Message of each test cell, empty when it passed, and the answers that it read."""
     _without_regard_to_load()
     return _test_again(cells)
 
 
-def _test_again(cells: dict[str, str]) -> dict[str, str]:
-    shell, messages = _shell(), {}
+def _test_again(cells: dict[str, str]) -> dict[str, tuple[str, set[str]]]:
+    shell, results = _shell(), {}
     for name, code in cells.items():
-        run = shell.run_cell(code, store_history=True)
+        with _noted() as read:
+            run = shell.run_cell(code, store_history=True)
         error = run.error_before_exec or run.error_in_exec
-        messages[name] = f"{type(error).__name__}: {error}" if error else ""
-    return messages
+        results[name] = f"{type(error).__name__}: {error}" if error else "", read
+    return results
+
+
+@contextmanager
+def _noted():
+    """Yield a set into which comes the name of each answer that is asked for."""
+    from qlearn.exercises.reading import Answers
+
+    read: set[str] = set()
+
+    class Noting(Answers):
+        def __getitem__(self, name):
+            read.add(name)
+            return super().__getitem__(name)
+
+        def __contains__(self, name):
+            read.add(name)
+            return super().__contains__(name)
+
+        def __iter__(self):
+            read.add(ALL)
+            return super().__iter__()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qlearn.exercises.reading.Answers", Noting)
+        yield read

@@ -193,6 +193,14 @@ speedup = qlearn.answers()["speedup"].load()
 same, eager = speedup["same_engine"], speedup["against_eager"]
 qlearn.submit("speedup", CHANGE)
 """
+# The float file is clearly faster than eager mode here, however the reference was measured.
+FIVE_TIMES = """
+table = qlearn.answers()["table"].load()
+ratio = ["speedup", "speedup_low", "speedup_high"]
+table.loc["et_fp32", ratio], table.loc["et_int8", ratio] = [1.5, 1.4, 1.6], [5, 4.8, 5.2]
+qlearn.submit("table", table)
+qlearn.submit("speedup", {"same_engine": 5, "against_eager": 5})
+"""
 ACCURACY = """
 import torch.utils.data
 single = torch.utils.data.DataLoader(digits.test, batch_size=1)
@@ -302,10 +310,7 @@ WRONG = {
         speedup('{"same_engine": same, "against_eager": 9000}'),
         {"test-6": 1, "test-6-hidden": 1},
     ),
-    "five times, for both": (
-        speedup('{"same_engine": eager, "against_eager": eager}'),
-        {"test-6": 1},
-    ),
+    "five times, for both": ({"work-6": FIVE_TIMES}, {"test-6": 1}),
     "logits instead of probabilities": (
         {"work-3": EXECUTORCH + 'executorch(model, "et_fp32")'},
         {"test-3": 1, "test-3-hidden": 1},
