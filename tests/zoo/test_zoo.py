@@ -22,7 +22,7 @@ UNEXPLAINED = re.compile(r"(^|[^(])\b\w*(Error|Exception|Unsupported): ")
 CELLS = [(name, way) for name in modules.ZOO for way in ways.WAYS]
 QUICK = [(n, way) for n, way in CELLS if modules.ZOO[n].short and way not in ways.LOWERED]
 REST = [(n, way) for n, way in CELLS
-        if (n, way) not in QUICK and (way not in ways.LOWERED or n in table.EXPORTED)]  # fmt: skip
+        if (n, way) not in QUICK and (way not in ways.LOWERED or n in table.LOWERED)]  # fmt: skip
 PAGE = table.read()
 
 
