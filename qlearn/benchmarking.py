@@ -14,7 +14,7 @@ from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
 from qlearn.calibration import require_eval
 from qlearn.system.devices import device_of, name_device, place, synchronize
-from qlearn.system.errors import explain, explained
+from qlearn.system.errors import explain, explained, require_positive
 from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
 from qlearn.training import collect, require_logits, require_numbers
 
@@ -28,8 +28,10 @@ def model_size(model: nn.Module) -> float:
 
     The state is written to memory as it would be to disk: this is right for float, dynamic,
     static and torchao models, whose packed weights ``parameters()`` does not count. A
-    TorchScript model is saved whole, its code included.
+    TorchScript model is saved whole, its code included. What is no module is a ValueError.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"a {type(model).__name__} has no saved state: give an nn.Module.")
     buffer = io.BytesIO()
     if isinstance(model, torch.jit.ScriptModule):
         torch.jit.save(model, buffer)
@@ -67,6 +69,7 @@ def latency(
     ValueError
         If the model is in training mode, or fails on the inputs.
     """
+    require_positive("min_run_time", min_run_time)
     run = _run("the model", model, inputs)
     timer = Timer("run()", globals={"run": run}, num_threads=threads or torch.get_num_threads())
     timer.timeit(3)
@@ -114,11 +117,13 @@ def compare(
     Raises
     ------
     ValueError
-        If there is no model, or one cannot run: the message names it and says why.
+        If there is no model, or one cannot run: the message names it and says why; if there are
+        no inputs, or no time to measure.
     """
     if not models or not isinstance(models, Mapping):
         raise ValueError('Give the models to compare by name, as {"fp32": a, "int8": b}.')
-    threads = threads or torch.get_num_threads()
+    require_positive("seconds", seconds)
+    require_positive("threads", threads := threads or torch.get_num_threads())
     runs = {name: _run(name, model, inputs) for name, model in models.items()}
     meter = LoadMeter()
     with set_torch_threads(threads):
@@ -204,6 +209,15 @@ def bootstrap_interval(ratios: np.ndarray) -> tuple[float, float]:
 
 def _run(name: str, model: Callable[..., Any], inputs: Tensor | tuple) -> Callable[[], Any]:
     """Return a function that runs a model, and has been seen to run."""
+    if not callable(model) or isinstance(model, type):
+        raise ValueError(f"{name!r} is {model!r}: give a model, or a function of the inputs.")
+    if not isinstance(inputs, Tensor | tuple):
+        raise ValueError(
+            f"The inputs are a {type(inputs).__name__}: give a batch as one tensor, or a tuple of "
+            "arguments."
+        )
+    if isinstance(inputs, Tensor) and inputs.numel() == 0:
+        raise ValueError("The inputs hold no sample: give a batch of at least one.")
     device = device_of(model)
     arguments = [
         place(part, device) for part in (inputs if isinstance(inputs, tuple) else [inputs])

@@ -127,6 +127,8 @@ def observer_study(batches: Sequence[Tensor], observers: dict[str, nn.Module]) -
     """
     import pandas as pd
 
+    if not isinstance(batches, Sequence) or not all(isinstance(b, Tensor) for b in batches):
+        raise ValueError("batches is no list of tensors: give what record() has for one layer.")
     if len(batches) == 0:
         raise ValueError("batches is empty: give at least one tensor.")
     pooled = torch.cat(list(batches))
@@ -184,8 +186,11 @@ def sqnr(reference: Tensor, approximation: Tensor) -> float:
     Raises
     ------
     ValueError
-        When the shapes differ.
+        When the shapes differ, or one is no tensor.
     """
+    for given in (reference, approximation):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"SQNR is of two tensors, and a {type(given).__name__} is none.")
     x, y = (
         t.dequantize().double() if t.is_quantized else t.double()
         for t in (reference.detach(), approximation.detach())
@@ -244,7 +249,9 @@ def inputs_of(batch: Tensor | Sequence) -> Tensor:
 
 
 def require_eval(model: nn.Module, what: str) -> None:
-    """Raise a ValueError when a model is in training mode."""
+    """Raise a ValueError when a model is no module, or in training mode."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{what} is a {type(model).__name__}: give an nn.Module.")
     # Exported (PT2E) models are always marked as training and replace eval() by an error.
     if model.training and "eval" not in vars(model):
         raise ValueError(f"{what} is in training mode: call eval() on it first.")

@@ -109,6 +109,8 @@ def play(draw: Callable[..., Figure], alt: str, **sliders: tuple[float, float, f
 
 def picture(figure: Figure, alt: str, dpi: int = 192) -> str:
     """Return a figure as HTML for light and dark pages; it takes and refuses what `show` does."""
+    if not isinstance(figure, Figure):
+        raise ValueError(f"a {type(figure).__name__} is no figure: give one of Matplotlib's.")
     alt = alt.strip() or figure.get_label()
     if not alt:
         raise ValueError("A figure needs alternative text: say in a sentence what it shows.")
@@ -126,8 +128,11 @@ def comparison(table: pd.DataFrame) -> Figure:
     """Draw a table of `qlearn.compare`: size, latency and, where measured, accuracy.
 
     The lines on the bars of latency go from quartile to quartile; those on the points of accuracy
-    are one standard error of the change against the first model.
+    are one standard error of the change against the first model. Another table is a ValueError.
     """
+    missing = {"size_mb", "latency_ms", "q1_ms", "q3_ms"} - set(getattr(table, "columns", ()))
+    if missing:
+        raise ValueError(f"the table lacks {', '.join(sorted(missing))}: give one of compare().")
     panels = ["size (MB)", "latency (ms)"] + ["accuracy (%)"] * ("accuracy" in table)
     figure, axes = plt.subplots(
         1, len(panels), figsize=(2.6 * len(panels) + 1, 0.45 * len(table) + 1.2), sharey=True

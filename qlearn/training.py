@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from qlearn.data.batches import as_labels, as_loader, batches_of
-from qlearn.system.errors import explained
+from qlearn.system.errors import explained, require_positive
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -57,8 +57,8 @@ def fit(
     Raises
     ------
     ValueError
-        If ``epochs`` is less than 1, the loader or the model has nothing to train, or the outputs
-        are no logits.
+        If ``epochs`` or ``learning_rate`` is not positive, the loader or the model has nothing to
+        train, or the outputs are no logits.
     FloatingPointError
         If the loss becomes infinite or not a number.
     """
@@ -66,7 +66,7 @@ def fit(
     from tqdm import tqdm
 
     train_loader = as_loader(train_loader, shuffle=True)
-    _check(model, train_loader, epochs)
+    _check(model, train_loader, epochs, learning_rate)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     history = []
     bar = tqdm(total=epochs * len(train_loader), file=sys.stdout, ncols=80, bar_format=BAR)
@@ -85,9 +85,10 @@ def fit(
     return DataFrame(history, columns=["epoch", "loss", "accuracy", "seconds"])
 
 
-def _check(model: nn.Module, loader: DataLoader, epochs: int) -> None:
-    if epochs < 1:
-        raise ValueError(f"epochs is {epochs}; training takes at least 1 pass over the data.")
+def _check(model: nn.Module, loader: DataLoader, epochs: int, learning_rate: float) -> None:
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs is {epochs!r}; training takes at least 1 pass over the data.")
+    require_positive("learning_rate", learning_rate)
     try:
         length = len(loader)
     except TypeError as error:

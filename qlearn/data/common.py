@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 
@@ -43,6 +43,15 @@ class Samples(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return one input and its label."""
         return self.inputs[index], int(self.labels[index])
+
+
+def require_data_set(data: object) -> None:
+    """Raise a ValueError when something has no train and test part."""
+    if not all(hasattr(data, part) for part in ("train", "test")) or isinstance(data, nn.Module):
+        raise ValueError(
+            f"a {type(data).__name__} is no data set with a train and a test part: give one of "
+            "qlearn.data, or qlearn.data.DataSet(train, test, classes)."
+        )
 
 
 def split(
@@ -84,10 +93,11 @@ def loaders(dataset: DataSet, batch_size: int = 64, seed: int = 0) -> tuple[Data
     Raises
     ------
     ValueError
-        If ``batch_size`` is less than 1.
+        If ``dataset`` is none, or ``batch_size`` is less than 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; a batch holds at least 1 sample.")
+    require_data_set(dataset)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; a batch holds at least 1 sample.")
     # A last batch of one sample has no variance: batch norm on 1×1 feature maps refuses it.
     single = len(dataset.train) > batch_size > 1 and len(dataset.train) % batch_size == 1
     train = DataLoader(

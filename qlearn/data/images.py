@@ -18,7 +18,7 @@ from qlearn.data.image_files import (
     find_files,
     report_skipped,
 )
-from qlearn.system.cache import home
+from qlearn.system.cache import as_path, home
 
 # Name: torchvision's class, and where under the root its files go when copied by hand.
 TORCHVISION = {
@@ -95,7 +95,7 @@ def image_folder(
     ValueError
         If a class has no images, train and test have different classes, or an image is broken.
     """
-    path, size = Path(path), _pair(size)
+    path, size = as_path(path), _pair(size)
     classes = _classes(path)
     found = {
         part: [

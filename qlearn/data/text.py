@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qlearn.data.common import DataSet, split
 from qlearn.data.csv_file import read_rows
+from qlearn.system.cache import as_path
 
 LENGTH = 32
 
@@ -148,7 +149,7 @@ def text_csv(
         raise ValueError(f"test_share is {test_share}; choose a share between 0 and 1, say 0.2.")
     if length < 1:
         raise ValueError(f"length is {length}; keep at least 1 character of each text.")
-    rows = read_rows(Path(path), text, label, sep, encoding)
+    rows = read_rows(as_path(path), text, label, sep, encoding)
     names = _name_labels([row[1] for row in rows])
     texts = [encode(row[0], length) for row in rows]
     _check_alphabet(path, texts)

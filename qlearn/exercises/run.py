@@ -4,6 +4,7 @@ import os
 import random
 
 LEARNER = "QLEARN_LEARNER"  # an instructor's word for who the learner is counts more than theirs
+EXERCISES = ("ex1", "ex2", "ex3", "ex4", "ex5")
 VARIANTS = {
     "ex1": {"channels": range(48, 97, 4), "hidden": range(64, 193, 8)},
     "ex2": {"order": range(6)},
@@ -32,11 +33,13 @@ def start(exercise: str, learner: str) -> dict[str, int]:
     Raises
     ------
     ValueError
-        If the learner is no text, or an empty one.
+        If there is no such exercise, or the learner is no text, or an empty one.
     """
     global begun, _handed_in
     from qlearn.exercises.writing import submit
 
+    if exercise not in EXERCISES:
+        raise ValueError(f"There is no exercise {exercise!r}; there are {', '.join(EXERCISES)}.")
     said, learner = learner, fixed_learner() or learner
     if not isinstance(learner, str) or not learner.strip():
         raise ValueError('learner is empty: give your name or student id, as in "ada".')

@@ -27,6 +27,11 @@ def as_json(name: str, thing: Any) -> str:
     import pandas as pd
 
     if isinstance(thing, pd.DataFrame):
+        if max(thing.index.nlevels, thing.columns.nlevels) > 1:
+            raise ValueError(
+                f"The rows or columns of the table {name!r} have names of several levels: "
+                'reset_index() makes columns of rows, columns.map("_".join) one name of several.'
+            )
         try:
             value = json.loads(thing.to_json(orient="split"))
         except (TypeError, ValueError, OverflowError) as error:

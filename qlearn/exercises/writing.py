@@ -20,6 +20,8 @@ from qlearn.exercises.values import as_json
 from qlearn.system.errors import explain, name_error
 from qlearn.training import require_logits, require_numbers
 
+LONGEST = 64  # characters of a name
+
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
     """Hand in a model, a file or a table under a name; a second time replaces the first.
@@ -49,8 +51,10 @@ def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) 
         When the name is none, the model does not run or cannot be written, or the file is over
         ``LIMIT_MB``: one sentence; an earlier answer of that name is kept.
     """
-    if not name.isidentifier() or name != name.lower():
+    if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
         raise ValueError(f"{name!r} is no name: use lower-case letters, digits and underscores.")
+    if len(name) > LONGEST:
+        raise ValueError(f"The name {name[:20]}… is too long: use at most {LONGEST} characters.")
     folder = Path(FOLDER)
     folder.mkdir(exist_ok=True)
     suffix, write, expected = _form(name, thing, example_inputs)

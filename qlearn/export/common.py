@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from qlearn.calibration import has_observer, inputs_of, sqnr
+from qlearn.calibration import has_observer, sqnr
+from qlearn.data.batches import batches_of
+from qlearn.system.cache import as_path
 from qlearn.system.errors import Refusal, explain
 
 Inputs = Iterable[Tensor | tuple[Tensor, Tensor]]
@@ -63,19 +65,24 @@ class Exported:
         return ", ".join(parts)
 
 
-def require_folder(path: str | Path) -> Path:
-    """Return the path of a file to write; OSError if its folder is missing or it is a folder."""
-    path = Path(path)
+def require_folder(path: str | Path, *suffixes: str) -> Path:
+    """Return the path of a file to write; OSError if its folder is missing or it is a folder.
+
+    What ends in none of the suffixes is refused, if there are any.
+    """
+    path = as_path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder {path.parent} does not exist: make it first.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file in it.")
+    if suffixes and path.suffix not in suffixes:
+        raise Refusal(f"{path.name} must end in {' or '.join(suffixes)}.")
     return path
 
 
 def require_file(path: str | Path, writer: str) -> Path:
     """Return the path, or raise FileNotFoundError, which names the function that writes it."""
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: write it with qlearn.export.{writer}.")
     return path
@@ -85,6 +92,8 @@ def require_runnable(
     model: nn.Module, example: Tensor, calibration: Inputs | None = None
 ) -> nn.Module:
     """Return the model in eval mode (a copy if it is not), or refuse what cannot be exported."""
+    if not isinstance(model, nn.Module):
+        raise Refusal(f"The model is a {type(model).__name__}: give an nn.Module.")
     if not isinstance(example, Tensor):
         raise Refusal(f"The example is a {type(example).__name__}: give one input tensor.")
     if has_observer(model):
@@ -128,8 +137,7 @@ def calibration_inputs(calibration: Inputs, example: Tensor) -> Iterator[Tensor]
     A remainder is left out.
     """
     size, seen = len(example), False
-    for item in calibration:
-        inputs = inputs_of(item)
+    for inputs, _ in batches_of(calibration):
         if inputs.shape[1:] != example.shape[1:]:
             raise Refusal(
                 f"The calibration inputs have shape {tuple(inputs.shape[1:])}, the example "

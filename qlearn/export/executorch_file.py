@@ -64,7 +64,7 @@ def executorch(
     -----
     Source: https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-quantization.html
     """
-    with write_whole(common.require_folder(path)) as unfinished:
+    with write_whole(common.require_folder(path, ".pte")) as unfinished:
         source = common.require_runnable(model, example, calibration)
         example = example.contiguous()
         inputs = common.gather_inputs(example, check)

@@ -63,7 +63,7 @@ def onnx(
     """
     if dynamic and calibration is not None:
         raise Refusal("dynamic=True finds ranges while it runs: leave the calibration inputs out.")
-    with write_whole(common.require_folder(path)) as unfinished:
+    with write_whole(common.require_folder(path, ".onnx")) as unfinished:
         source = common.require_runnable(model, example, calibration)
         inputs = common.gather_inputs(example, check)
         with quiet(), refusing("ONNX"):

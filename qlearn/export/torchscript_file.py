@@ -46,9 +46,7 @@ def torchscript(
     -----
     Source: https://docs.pytorch.org/docs/stable/jit.html
     """
-    if Path(path).suffix not in (".pt", LITE):
-        raise Refusal(f"{Path(path).name} must end in .pt, or in .ptl for the lite interpreter.")
-    with write_whole(common.require_folder(path)) as unfinished:
+    with write_whole(common.require_folder(path, ".pt", LITE)) as unfinished:
         source = common.require_runnable(model, example)
         inputs = common.gather_inputs(example, check)
         with quiet(), refusing("TorchScript"), torch.no_grad():

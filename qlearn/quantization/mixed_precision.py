@@ -14,7 +14,7 @@ from qlearn.quantization.equalization import fold
 from qlearn.quantization.fx import fx_mapping, quantize_fx
 from qlearn.quantization.qconfigs import weight_qconfig
 from qlearn.quantization.sensitivity import sensitivity
-from qlearn.system.errors import explained
+from qlearn.system.errors import explained, require_positive
 from qlearn.training import accuracy, predict
 
 FLOAT = 32
@@ -71,10 +71,11 @@ def mixed_precision(
     Wu et al. 2020, Integer Quantization for Deep Learning Inference (arXiv 2004.09602), on partial
     quantization; they return layers to float until the accuracy suffices.
     """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits is {bits}; a quantized weight has from 2 to 8.")
-    if wide != FLOAT and not bits < wide <= 8:
-        raise ValueError(f"wide is {wide}; give more than {bits} and at most 8 bits, or 32.")
+    if bits not in range(2, 9):
+        raise ValueError(f"bits is {bits!r}; a quantized weight has from 2 to 8.")
+    if wide != FLOAT and wide not in range(bits + 1, 9):
+        raise ValueError(f"wide is {wide!r}; give more than {bits} and at most 8 bits, or 32.")
+    require_positive("budget", budget)
     if budget < bits:
         raise ValueError(
             f"the budget is {budget:g} bits a weight, fewer than the {bits} of a layer."

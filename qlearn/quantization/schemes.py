@@ -19,6 +19,7 @@ from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import inputs_of
+from qlearn.data.batches import as_loader
 from qlearn.quantization import eager, fx
 from qlearn.quantization.eager import CALIBRATION_BATCHES
 from qlearn.quantization.pt2e import (
@@ -50,6 +51,7 @@ def _explaining(function: Scheme) -> Scheme:
         if train is None:  # of weights alone: there is nothing to run the model on
             with explained("this scheme does not take the model"):
                 return function(model, train, *arguments, **options)
+        train = as_loader(train, shuffle=True)
         batch = next(iter(train), None)
         if batch is None:
             raise ValueError("the training loader holds no batches; give it a set with samples.")

@@ -29,7 +29,7 @@ def pareto(table: pd.DataFrame) -> pd.DataFrame:
     ValueError
         If a column is missing.
     """
-    missing = {"accuracy", *COSTS.values()} - set(table.columns)
+    missing = {"accuracy", *COSTS.values()} - set(getattr(table, "columns", ()))
     if missing:
         raise ValueError(
             f"the table lacks {', '.join(sorted(missing))}: compare() with a test set."

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from qlearn.calibration import require_eval
 from qlearn.data import DataSet
+from qlearn.data.common import require_data_set
 from qlearn.quantization.schemes import ALL, Scheme
 from qlearn.sweeps.row_process import run_row
 from qlearn.sweeps.rows import digest_of, keep_row, kept_row, path_of
-from qlearn.system.errors import explained
+from qlearn.system.errors import explained, require_positive
 from qlearn.system.machine_load import NotedTable
 from qlearn.training import require_logits, require_numbers
 
@@ -74,14 +75,17 @@ def sweep(
     Raises
     ------
     ValueError
-        If a name is unknown, the model is in training mode, or the test set has fewer samples
-        than the batch.
+        If a name is unknown, the model is in training mode, the data are no set, the limit is no
+        number, or the test set has fewer samples than the batch.
     """
     chosen = _chosen(schemes)
     require_eval(model, "the model")
+    require_data_set(data)
     samples = len(data.test)
-    if not 1 <= batch <= samples:
-        raise ValueError(f"batch is {batch}; it has to be from 1 to {samples}, the test samples.")
+    if limit:  # 0 reads what is kept
+        require_positive("limit", limit)
+    if not isinstance(batch, int) or not 1 <= batch <= samples:
+        raise ValueError(f"batch is {batch!r}; it has to be from 1 to {samples}, the test samples.")
     with explained("the model fails"), torch.no_grad():
         inputs = torch.stack([data.test[index][0] for index in range(batch)])
         require_numbers(require_logits(model(inputs)))
@@ -93,7 +97,7 @@ def sweep(
         bar.set_postfix_str(name)
         path = path_of(content, scheme)
         row = None if force or path is None else kept_row(path)
-        if row is None and limit is not None and time.monotonic() - begun > limit:
+        if row is None and limit is not None and time.monotonic() - begun >= limit:
             row = {"reason": f"not measured: the limit of {limit:g} s was reached"}
         elif row is None:
             row, lasting = run_row(task, scheme)

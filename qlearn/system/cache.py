@@ -97,6 +97,13 @@ def save_atomically(value: Any, path: Path) -> None:
         unfinished.write_bytes(content.getbuffer())
 
 
+def as_path(path: object) -> Path:
+    """Return a text or a path as a path; a ValueError for anything else."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"a {type(path).__name__} is no path: give a text or a Path.")
+    return Path(path)
+
+
 @contextlib.contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
     """Give a path near ``path``; what the block makes there takes its place if it succeeds.

@@ -3,11 +3,13 @@
 import contextlib
 import io
 import linecache
+import math
 import re
 import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
+from numbers import Real
 from pathlib import Path
 
 PACKAGE = str(Path(__file__).parents[1])
@@ -153,6 +155,12 @@ CAUSES = {
 
 class Refusal(ValueError):
     """A model, an input or a file that is refused: its message is the whole explanation."""
+
+
+def require_positive(name: str, value: object) -> None:
+    """Raise a ValueError when an argument is no finite number above 0."""
+    if not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}: give a number above 0.")
 
 
 def explain(error: BaseException) -> str:

@@ -26,6 +26,9 @@ def model():
     return pretrained.small_cnn()
 
 
+SUFFIXES = {"executorch": ".pte", "onnx": ".onnx"}
+
+
 @pytest.fixture(scope="module")
 def files(model, loaders, tmp_path_factory):
     """Both precisions of both formats, each written once for all tests of this module."""
@@ -36,7 +39,9 @@ def files(model, loaders, tmp_path_factory):
     written = {}
     for name, (write, _) in WRITERS.items():
         for precision, inputs in (("fp32", None), ("int8", calibration)):
-            written[name, precision] = write(model, example, folder / f"{name}.{precision}", inputs)
+            written[name, precision] = write(
+                model, example, folder / f"{precision}{SUFFIXES[name]}", inputs
+            )
     return written
 
 
@@ -62,7 +67,7 @@ def test_int8_file_is_a_quarter_and_predicts_alike(name, files, model, loaders):
 def test_a_report_is_a_path_and_a_line(files):
     made = files["executorch", "int8"]
     assert made.size_mb == os.path.getsize(made) / 10**6
-    assert str(made).count("\n") == 0 and "executorch.int8: 0." in str(made)
+    assert str(made).count("\n") == 0 and "int8.pte: 0." in str(made)
     assert "delegates 1, left over: nothing" in str(made)
     assert files["onnx", "int8"].delegates is None and "delegates" not in str(files["onnx", "int8"])
 
@@ -80,7 +85,7 @@ def test_another_batch_size_gets_a_sentence(name, files):
 def test_an_example_may_be_any_view(name, tmp_path):
     view = torch.rand(8, 4).T
     layer = torch.nn.Sequential(torch.nn.Linear(8, 3)).eval()
-    made = WRITERS[name][0](layer, view, tmp_path / "view", check=[view])
+    made = WRITERS[name][0](layer, view, tmp_path / f"view{SUFFIXES[name]}", check=[view])
     assert torch.allclose(WRITERS[name][1](made)(view), layer(view), atol=1e-5)
 
 
@@ -129,12 +134,12 @@ def test_loaded_files_can_be_compared(files, model, loaders):
     [([], "No calibration batch"), ([torch.zeros(4, 3, 28, 28)], "same shape")],
 )
 def test_calibration_that_does_not_fit(name, calibration, sentence, model, tmp_path):
-    target = tmp_path / "kept"
+    target = tmp_path / f"kept{SUFFIXES[name]}"
     target.write_text("an older file")
     with pytest.raises(ValueError, match=sentence):
         WRITERS[name][0](model, torch.zeros(2, 1, 28, 28), target, calibration)
     assert target.read_text() == "an older file"
-    assert os.listdir(tmp_path) == ["kept"]
+    assert os.listdir(tmp_path) == [target.name]
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -251,7 +251,7 @@ def test_a_damaged_row_is_measured_again(cache, monkeypatch, capsys):
 def test_after_the_limit_no_row_is_begun_but_kept_ones_are_read(cache, monkeypatch):
     monkeypatch.setattr(sweeping, "run_row", lambda *_: ({"accuracy": 1.0, "reason": ""}, True))
     sweeping.sweep(perceptron(), ["bf16"], images())
-    table = sweeping.sweep(perceptron(), ["fp32", "bf16"], images(), limit=-1)
+    table = sweeping.sweep(perceptron(), ["fp32", "bf16"], images(), limit=0)
     assert pd.isna(table.loc["fp32", "accuracy"]) and table.loc["bf16", "accuracy"] == 1
     assert "not measured" in table.loc["fp32", "reason"]
 

@@ -28,10 +28,10 @@ def hint(exercise: str, part: int, step: int = 1) -> None:
     if exercise not in known:
         raise ValueError(f"There is no exercise {exercise!r}; there are {', '.join(known)}.")
     parts = tomllib.loads((folder / f"{exercise}.toml").read_text(encoding="utf-8"))["parts"]
-    if not 1 <= part <= len(parts):
-        raise ValueError(f"{exercise} has parts 1 to {len(parts)}, and {part} is none of them.")
-    if not 1 <= step <= STEPS:
-        raise ValueError(f"A part has hints 1 to {STEPS}, and {step} is none of them.")
+    if part not in range(1, len(parts) + 1):
+        raise ValueError(f"{exercise} has parts 1 to {len(parts)}, and {part!r} is none of them.")
+    if step not in range(1, STEPS + 1):
+        raise ValueError(f"A part has hints 1 to {STEPS}, and {step!r} is none of them.")
     print(parts[part - 1][step - 1])
     if step < STEPS:
         print(f'(More: qlearn.hint("{exercise}", {part}, step={step + 1}))')

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from qlearn.system.cache import write_whole
+from qlearn.system.cache import as_path, write_whole
 
 
 def write(report: dict[str, Any], path: str | Path) -> None:
@@ -29,11 +29,11 @@ def read(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If the file is no such report, or reports outputs that do not agree: there are no times.
+        If the file is no such report, or it reports outputs that do not agree: there are no times.
     """
     ratio = ("speedup", "speedup_low", "speedup_high")
     try:
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        report = json.loads(as_path(path).read_text(encoding="utf-8"))
         if report["agrees"]:
             first, *others = report["files"]
             return pd.DataFrame(
@@ -43,6 +43,10 @@ def read(path: str | Path) -> pd.DataFrame:
                 | {"threads": report["threads"], "cores": report["cores"]}
                 for file in others
             )
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There is no file {path}: qlearn device fp32.pte int8.pte --output {path} writes it."
+        ) from None
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} is no report of qlearn device --output: measure again.") from None
     raise ValueError(f"{path} has no times: outputs on the device differ from this machine's.")
