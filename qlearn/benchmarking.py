@@ -71,7 +71,7 @@ def latency(
     """
     require_positive("min_run_time", min_run_time)
     run = _run("the model", model, inputs)
-    timer = Timer("run()", globals={"run": run}, num_threads=threads or torch.get_num_threads())
+    timer = Timer("run()", globals={"run": run}, num_threads=_count(threads))
     timer.timeit(3)
     return timer.blocked_autorange(min_run_time=min_run_time)
 
@@ -123,7 +123,7 @@ def compare(
     if not models or not isinstance(models, Mapping):
         raise ValueError('Give the models to compare by name, as {"fp32": a, "int8": b}.')
     require_positive("seconds", seconds)
-    require_positive("threads", threads := threads or torch.get_num_threads())
+    threads = _count(threads)
     runs = {name: _run(name, model, inputs) for name, model in models.items()}
     meter = LoadMeter()
     with set_torch_threads(threads):
@@ -139,6 +139,15 @@ def compare(
         "devices": {name: name_device(model) for name, model in models.items()},
     }
     return table
+
+
+def _count(threads: int | None) -> int:
+    """Return how many threads are meant; PyTorch's current setting by None."""
+    if threads is None:
+        return torch.get_num_threads()
+    if not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads is {threads!r}: give a whole number from 1.")
+    return threads
 
 
 def _speeds(
