@@ -8,8 +8,14 @@ import shutil
 
 import pytest
 import runner
+import torch
+
+from qlearn import data, pretrained
+from qlearn.calibration import sqnr
+from qlearn.exercises import clinic
 
 EXERCISE = "ex2_lstm_static"
+ENGINES = [name for name in torch.backends.quantized.supported_engines if name != "none"]
 CELLS = (*(f"work-{part}" for part in range(1, 7)), "work-clinic")
 STATIC = ("test-2", "hidden-2")
 # What needs a static LSTM in the answer "static", besides Part 2.
@@ -387,3 +393,21 @@ def test_wrong_ways_lose_what_they_should(answers, name, tmp_path):
     expected = {k: 0 if k in lost else v for k, v in runner.maximum(EXERCISE).items()}
     assert result.points == expected, result.messages
     runner.assert_every_message_helps(result)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_clinics_patients_run_under_every_engine(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.quantized, "engine", engine)
+    ids = data.phrases().test.inputs[:50]
+    files = clinic.patients(3, tmp_path)
+    patients = {
+        illness: torch.jit.load(str(files[name])).eval()
+        for name, illness in zip(clinic.WARDS, clinic.illnesses(3), strict=True)
+    }
+    with torch.no_grad():
+        logits = {illness: patient(ids) for illness, patient in patients.items()}
+        wanted = pretrained.phrase_lstm()(ids)
+    assert torch.allclose(logits["decoy"], wanted, atol=1e-4)
+    assert 30 < sqnr(wanted, logits["float16"]) < 90
+    assert torch.equal(logits["scale"], logits["scale"].round())  # its scale is 1
+    assert {weight.dtype for weight in patients["float16"].parameters()} == {torch.float16}
