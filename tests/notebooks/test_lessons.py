@@ -20,6 +20,13 @@ LIMIT_SECONDS = 900
 # What PyTorch says of some CPUs, and lessons 03 and 05 explain where it shows.
 OF_THIS_CPU = "on CPU without Vector Neural Network Instruction support"
 
+# An Apple-silicon Mac has no other engine.
+ARM = """
+import torch
+torch.backends.quantized.__class__.supported_engines = ["qnnpack"]
+torch.backends.quantized.engine = "qnnpack"
+"""
+
 # Runs first in the kernel: whatever leaves this machine fails.
 OFFLINE = """
 import socket
@@ -86,6 +93,16 @@ def test_lesson_runs(path, base_models):
     raw = [out for out in outputs(cells) if "data" in out and "image/png" in out.data]
     assert not raw, "every figure is shown by qlearn.show, with alternative text"
     assert not noise(cells)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", ["00", "02", "03", "05", "09"])
+def test_lesson_runs_with_the_only_engine_that_arm_has(number, base_models):
+    """Those that call kernels by name; what they print may differ, and no cell may fail."""
+    path = next(path for path in LESSONS if path.stem.startswith(number))
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(ARM))
+    assert outputs(run(notebook, path.parent, kernel_manager_class=ForkedManager))
 
 
 @pytest.mark.long  # the banks have the same cells, work and tests apart
