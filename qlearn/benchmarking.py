@@ -14,7 +14,7 @@ from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
 from qlearn.calibration import require_eval
 from qlearn.system.devices import device_of, name_device, place, synchronize
-from qlearn.system.errors import explain, explained, require_positive
+from qlearn.system.errors import explain, explained, require_positive, require_whole
 from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
 from qlearn.training import collect, require_logits, require_numbers
 
@@ -67,7 +67,7 @@ def latency(
     Raises
     ------
     ValueError
-        If the model is in training mode, or fails on the inputs.
+        If the model is in training mode, or fails on the inputs; if there are none, or no time.
     """
     require_positive("min_run_time", min_run_time)
     run = _run("the model", model, inputs)
@@ -145,8 +145,7 @@ def _count(threads: int | None) -> int:
     """Return how many threads are meant; PyTorch's current setting by None."""
     if threads is None:
         return torch.get_num_threads()
-    if not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads is {threads!r}: give a whole number from 1.")
+    require_whole("threads", threads)
     return threads
 
 

@@ -190,7 +190,9 @@ def sqnr(reference: Tensor, approximation: Tensor) -> float:
     """
     for given in (reference, approximation):
         if not isinstance(given, Tensor):
-            raise ValueError(f"SQNR is of two tensors, and a {type(given).__name__} is none.")
+            raise ValueError(
+                f"SQNR is of two tensors: give torch.tensor(…) of a {type(given).__name__}."
+            )
     x, y = (
         t.dequantize().double() if t.is_quantized else t.double()
         for t in (reference.detach(), approximation.detach())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from qlearn.data.batches import as_labels, as_loader, batches_of
-from qlearn.system.errors import explained, require_positive
+from qlearn.system.errors import explained, require_positive, require_whole
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -86,8 +86,7 @@ def fit(
 
 
 def _check(model: nn.Module, loader: DataLoader, epochs: int, learning_rate: float) -> None:
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs is {epochs!r}; training takes at least 1 pass over the data.")
+    require_whole("epochs", epochs)
     require_positive("learning_rate", learning_rate)
     try:
         length = len(loader)

@@ -8,12 +8,12 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import qlearn
+from qlearn.data import digits
 
 MODEL = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
 IMAGES = torch.rand(4, 1, 28, 28)
 SET = [(torch.rand(1, 28, 28), number % 10) for number in range(16)]
 LOADER = DataLoader(SET, 8)
-DIGITS = qlearn.data.digits()
 ONE = {"a": MODEL}
 
 WRONG = {
@@ -35,15 +35,30 @@ WRONG = {
         "learning_rate is '0.1'",
     ),
     "loaders of a loader": (lambda: qlearn.loaders(LOADER), "DataLoader is no data set"),
-    "batches of halves": (lambda: qlearn.loaders(DIGITS, 0.5), "batch_size is 0.5"),
+    "batches of halves": (lambda: qlearn.loaders(digits(), 0.5), "batch_size is 0.5"),
     "a sweep of a loader": (lambda: qlearn.sweep(MODEL, ["fp32"], LOADER), "no data set"),
-    "a sweep of nothing": (lambda: qlearn.sweep(None, ["fp32"], DIGITS), "is a NoneType"),
-    "a limit as text": (lambda: qlearn.sweep(MODEL, ["fp32"], DIGITS, limit="5"), "limit is '5'"),
-    "a batch as text": (lambda: qlearn.sweep(MODEL, ["fp32"], DIGITS, batch="5"), "batch is '5'"),
-    "a budget as text": (lambda: qlearn.mixed_precision(MODEL, DIGITS, "8"), "budget is '8'"),
-    "bits as text": (lambda: qlearn.mixed_precision(MODEL, DIGITS, 8, bits="4"), "bits is '4'"),
+    "a sweep of nothing": (
+        lambda: qlearn.sweep(None, ["fp32"], digits()),
+        "is a NoneType",
+    ),
+    "a limit as text": (
+        lambda: qlearn.sweep(MODEL, ["fp32"], digits(), limit="5"),
+        "limit is '5'",
+    ),
+    "a batch as text": (
+        lambda: qlearn.sweep(MODEL, ["fp32"], digits(), batch="5"),
+        "batch is '5'",
+    ),
+    "a budget as text": (
+        lambda: qlearn.mixed_precision(MODEL, digits(), "8"),
+        "budget is '8'",
+    ),
+    "bits as text": (
+        lambda: qlearn.mixed_precision(MODEL, digits(), 8, bits="4"),
+        "bits is '4'",
+    ),
     "a number for calibration": (lambda: qlearn.schemes.static_fx(MODEL, 5), "holds no batches"),
-    "SQNR of lists": (lambda: qlearn.sqnr([1.0], [1.0]), "a list is none"),
+    "SQNR of lists": (lambda: qlearn.sqnr([1.0], [1.0]), "one is a list: make"),
     "a study of a model": (lambda: qlearn.observer_study(MODEL, {}), "no list of tensors"),
     "a front of a dict": (lambda: qlearn.pareto({"accuracy": 1}), "the table lacks"),
     "a figure of another table": (

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from qlearn.system.errors import require_whole
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -96,8 +98,7 @@ def loaders(dataset: DataSet, batch_size: int = 64, seed: int = 0) -> tuple[Data
         If ``dataset`` is none, or ``batch_size`` is less than 1.
     """
     require_data_set(dataset)
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; a batch holds at least 1 sample.")
+    require_whole("batch_size", batch_size)
     # A last batch of one sample has no variance: batch norm on 1×1 feature maps refuses it.
     single = len(dataset.train) > batch_size > 1 and len(dataset.train) % batch_size == 1
     train = DataLoader(

@@ -75,8 +75,8 @@ def _with_a_scale_of_one(model: nn.Module) -> nn.Module:
 class _Halved(nn.Module):
     """Weights of 16 bits in a model that takes and gives what the others do.
 
-    `quantize_dynamic(…, dtype=torch.float16)` would do so too, but neither qnnpack, which is all
-    that Arm has, nor onednn can make or load its weights.
+    `quantize_dynamic(…, dtype=torch.float16)` would do so too, but qnnpack, the engine of Arm, and
+    onednn refuse to pack such weights.
     """
 
     def __init__(self, model: nn.Module) -> None:

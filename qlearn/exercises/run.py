@@ -38,8 +38,7 @@ def start(exercise: str, learner: str) -> dict[str, int]:
     global begun, _handed_in
     from qlearn.exercises.writing import submit
 
-    if exercise not in EXERCISES:
-        raise ValueError(f"There is no exercise {exercise!r}; there are {', '.join(EXERCISES)}.")
+    require_exercise(exercise)
     said, learner = learner, fixed_learner() or learner
     if not isinstance(learner, str) or not learner.strip():
         raise ValueError('learner is empty: give your name or student id, as in "ada".')
@@ -52,6 +51,12 @@ def start(exercise: str, learner: str) -> dict[str, int]:
     begun, _handed_in = exercise, set()
     submit("learner", learner.strip())
     return variant
+
+
+def require_exercise(exercise: object) -> None:
+    """Raise a ValueError when there is no such exercise."""
+    if exercise not in EXERCISES:
+        raise ValueError(f"There is no exercise {exercise!r}; there are {', '.join(EXERCISES)}.")
 
 
 def draw(exercise: str, learner: str) -> dict[str, int]:

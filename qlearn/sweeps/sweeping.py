@@ -15,7 +15,7 @@ from qlearn.data.common import require_data_set
 from qlearn.quantization.schemes import ALL, Scheme
 from qlearn.sweeps.row_process import run_row
 from qlearn.sweeps.rows import digest_of, keep_row, kept_row, path_of
-from qlearn.system.errors import explained, require_positive
+from qlearn.system.errors import explained, require_positive, require_whole
 from qlearn.system.machine_load import NotedTable
 from qlearn.training import require_logits, require_numbers
 
@@ -84,8 +84,9 @@ def sweep(
     samples = len(data.test)
     if limit:  # 0 reads what is kept
         require_positive("limit", limit)
-    if not isinstance(batch, int) or not 1 <= batch <= samples:
-        raise ValueError(f"batch is {batch!r}; it has to be from 1 to {samples}, the test samples.")
+    require_whole("batch", batch)
+    if batch > samples:
+        raise ValueError(f"batch is {batch}; it has to be from 1 to {samples}, the test samples.")
     with explained("the model fails"), torch.no_grad():
         inputs = torch.stack([data.test[index][0] for index in range(batch)])
         require_numbers(require_logits(model(inputs)))

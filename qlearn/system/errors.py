@@ -9,7 +9,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 
 PACKAGE = str(Path(__file__).parents[1])
@@ -161,6 +161,12 @@ def require_positive(name: str, value: object) -> None:
     """Raise a ValueError when an argument is no finite number above 0."""
     if not isinstance(value, Real) or not 0 < value < math.inf:
         raise ValueError(f"{name} is {value!r}: give a number above 0.")
+
+
+def require_whole(name: str, value: object) -> None:
+    """Raise a ValueError when an argument is no whole number from 1, of Python or NumPy."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} is {value!r}: give a whole number from 1.")
 
 
 def explain(error: BaseException) -> str:

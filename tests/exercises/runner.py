@@ -317,6 +317,8 @@ def _noted():
     read: set[str] = set()
 
     class Noting(Answers):
+        get = keys = values = items = None  # a cell that took these would not be noticed
+
         def __getitem__(self, name):
             read.add(name)
             return super().__getitem__(name)

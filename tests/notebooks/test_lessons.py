@@ -20,7 +20,7 @@ LIMIT_SECONDS = 900
 # What PyTorch says of some CPUs, and lessons 03 and 05 explain where it shows.
 OF_THIS_CPU = "on CPU without Vector Neural Network Instruction support"
 
-# An Apple-silicon Mac has no other engine.
+# A machine whose only engine is the one for Arm.
 ARM = """
 import torch
 torch.backends.quantized.__class__.supported_engines = ["qnnpack"]

@@ -1,6 +1,7 @@
 """Write notebooks/teach/supported.md anew: what PyTorch can quantize how, found in the zoo.
 
-.venv/bin/python tests/zoo/table.py takes three quarters of an hour of one core.
+.venv/bin/python tests/zoo/table.py works on one core; a program or file of another runtime takes
+seconds for each module.
 """
 
 import re
@@ -31,7 +32,7 @@ two epochs: its dB say little. PyTorch {version}, engine {engine}.
 Made by `python tests/zoo/table.py`; `tests/zoo/test_zoo.py` checks each cell anew, but for most
 programs and files of other runtimes, which take seconds each: it makes those of {lowered} modules.
 """
-# Modules whose programs and files the tests make: those of all take half an hour.
+# Modules whose programs and files the tests make; the page has all.
 LOWERED = ("conv_bn_relu", "depthwise", "transposed", "conv1d_bn_relu", "linear_bn_relu",
            "residual", "shared_linear", "siamese", "tied_weights", "attention",
            "text_cnn")  # fmt: skip

@@ -3,6 +3,8 @@
 import tomllib
 from pathlib import Path
 
+from qlearn.exercises.run import require_exercise
+
 STEPS = 3
 
 
@@ -24,9 +26,7 @@ def hint(exercise: str, part: int, step: int = 1) -> None:
         If there is no such exercise, part or step: the message says which there are.
     """
     folder = Path(__file__).parent
-    known = sorted(path.stem for path in folder.glob("*.toml"))
-    if exercise not in known:
-        raise ValueError(f"There is no exercise {exercise!r}; there are {', '.join(known)}.")
+    require_exercise(exercise)
     parts = tomllib.loads((folder / f"{exercise}.toml").read_text(encoding="utf-8"))["parts"]
     if part not in range(1, len(parts) + 1):
         raise ValueError(f"{exercise} has parts 1 to {len(parts)}, and {part!r} is none of them.")
