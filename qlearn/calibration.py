@@ -190,9 +190,8 @@ def sqnr(reference: Tensor, approximation: Tensor) -> float:
     """
     for given in (reference, approximation):
         if not isinstance(given, Tensor):
-            raise ValueError(
-                f"SQNR is of two tensors: give torch.tensor(…) of a {type(given).__name__}."
-            )
+            kind = type(given).__name__
+            raise ValueError(f"SQNR is of two tensors, and one is a {kind}: make a tensor of it.")
     x, y = (
         t.dequantize().double() if t.is_quantized else t.double()
         for t in (reference.detach(), approximation.detach())
