@@ -136,7 +136,7 @@ def test_loaders_shuffle_by_seed_and_keep_the_test_order():
     train, test = data.loaders(dataset, batch_size=100)
     assert torch.equal(torch.cat([x for x, _ in test]), dataset.test.inputs)
     assert next(iter(train))[0].shape == (100, 1, 28, 28)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="whole number from 1"):
         data.loaders(dataset, batch_size=0)
 
 
