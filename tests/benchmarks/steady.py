@@ -6,8 +6,9 @@ Four parts, each with the machine's load printed beside it:
   threads wait;
 - lessons: all of them alone, spinning as PyTorch does by default and as the course does, in turns;
   then each beside three others that run the same lesson;
-- solutions: each reference solution alone, then five times, whole and in one kernel, beside four
-  two-thread processes of plain PyTorch;
+- solutions: each reference solution alone, then five times beside four two-thread processes of
+  plain PyTorch, each time whole in one kernel, and its tests once more in a second, as a grader
+  runs them;
 - claims: each reference's speeds, measured alone and beside those four, and held against new
   measurements in another kernel, as a grader does, again alone and beside them.
 
@@ -141,6 +142,22 @@ def run_cells(notebook: nbformat.NotebookNode, settings: dict[str, str], place: 
     return Run(seconds, [o.ename + ": " + o.evalue for o in outputs if o.output_type == "error"])
 
 
+def only_cells(notebook: nbformat.NotebookNode, sources: list[str]) -> nbformat.NotebookNode:
+    """A notebook of these code cells, with the metadata of another."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    return nbformat.v4.new_notebook(metadata=notebook.metadata, cells=cells)
+
+
+def execute_twice(path: Path) -> tuple[Run, Run]:
+    """Run a solution in one kernel, then its tests alone, on its answers, in a second."""
+    solution = nbformat.read(path, as_version=4)
+    code = [cell for cell in solution.cells if cell.cell_type == "code"]
+    tests = [cell.source for cell in code if cell.metadata.get("nbgrader", {}).get("grade")]
+    with tempfile.TemporaryDirectory() as place:
+        first = run_cells(copy.deepcopy(solution), threads.SETTINGS, Path(place))
+        return first, run_cells(only_cells(solution, tests), threads.SETTINGS, Path(place))
+
+
 def lessons_part(lessons: list[Path]) -> None:
     """Print each lesson's seconds alone, by how threads wait, and beside three others."""
     rows = {}
@@ -184,16 +201,19 @@ def solutions_part(solutions: list[Path], times: int) -> None:
         alone = execute(path, threads.SETTINGS)
         before = busy()
         with load():
-            runs = [execute(path, threads.SETTINGS) for _ in range(times)]
+            pairs = [execute_twice(path) for _ in range(times)]
+        runs, second = zip(*pairs, strict=True)
         seconds = [run.seconds for run in runs]
         rows[path.stem] = {
             "alone, s": alone.seconds,
             "load before": before,
             "beside four, s (median)": statistics.median(seconds),
             "times, at most": max(seconds) / alone.seconds,
+            "second kernel, s": statistics.median(run.seconds for run in second),
             "failed cells": sum(len(run.errors) for run in (alone, *runs)),
+            "in the second": sum(len(run.errors) for run in second),
         }
-        for error in {error for run in (alone, *runs) for error in run.errors}:
+        for error in {error for run in (alone, *runs, *second) for error in run.errors}:
             print(f"{path.stem}: {error}")
         print(f"{path.stem}: {rows[path.stem]}", file=sys.stderr, flush=True)
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -207,8 +227,7 @@ def claims_part(solutions: list[Path], times: int) -> None:
     for path in solutions:
         solution = nbformat.read(path, as_version=4)
         tests = [cell.source for cell in solution.cells if "speedups_hold" in cell.source]
-        again = nbformat.v4.new_notebook()
-        again.cells = [nbformat.v4.new_code_cell(source) for source in tests * times]
+        again = only_cells(solution, tests * times)
         for measured, tested in itertools.product((False, True), repeat=2) if tests else ():
             with tempfile.TemporaryDirectory() as place:
                 with load(measured):
