@@ -115,7 +115,8 @@ def picture(figure: Figure, alt: str, dpi: int = 192) -> str:
     if not alt:
         raise ValueError("A figure needs alternative text: say in a sentence what it shows.")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, transparent=True)
+    fast = {"compress_level": 1}  # a third larger, and sooner under the hand that moves a slider
+    figure.savefig(buffer, format="png", dpi=dpi, transparent=True, pil_kwargs=fast)
     data = base64.b64encode(buffer.getvalue()).decode()
     width = round(figure.get_figwidth() * 96)
     return (

@@ -13,6 +13,7 @@ from qlearn.calibration import has_observer, sqnr
 from qlearn.data.batches import batches_of
 from qlearn.system.cache import as_path
 from qlearn.system.errors import Refusal, explain
+from qlearn.training import require_float32
 
 Inputs = Iterable[Tensor | tuple[Tensor, Tensor]]
 
@@ -98,8 +99,10 @@ def require_runnable(
         raise Refusal(f"The example is a {type(example).__name__}: give one input tensor.")
     if has_observer(model):
         raise Refusal("The model still has observers: convert it first, then export it.")
-    if calibration is not None and is_quantized(model):
-        raise Refusal("The model is quantized already: leave the calibration inputs out.")
+    if calibration is not None:
+        require_float32(model)
+        if is_quantized(model):
+            raise Refusal("The model is quantized already: leave the calibration inputs out.")
     # An exported graph is always marked as training, and refuses eval().
     if "eval" not in vars(model) and any(module.training for module in model.modules()):
         try:
@@ -114,8 +117,8 @@ def require_runnable(
             outputs = model(example)
     except Exception as error:
         raise Refusal(
-            f"The model does not run on the example, of shape {tuple(example.shape)} "
-            f"({explain(error)}): give an input that it takes."
+            f"The model does not run on the example, of shape {tuple(example.shape)}: "
+            f"{explain(error)}. Give an input that it takes."
         ) from error
     if not isinstance(outputs, Tensor):
         raise Refusal(f"The model returns a {type(outputs).__name__}: let it return one tensor.")

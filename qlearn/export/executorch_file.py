@@ -16,7 +16,7 @@ from qlearn.quantization.pt2e import (
     require_agreement,
 )
 from qlearn.system.cache import write_whole
-from qlearn.system.errors import ELSEWHERE, Refusal, explained
+from qlearn.system.errors import explained
 from qlearn.system.noise import quiet
 
 
@@ -77,7 +77,6 @@ def executorch(
             with open(unfinished, "wb") as file:
                 lower_to_xnnpack(graph).write_to_file(file)
             contents = executorch_contents(unfinished)
-            _require_kernels(contents.leftovers)
             run = executorch_method(unfinished)
             run(example)
             if calibration is not None or common.is_quantized(source):
@@ -85,19 +84,6 @@ def executorch(
         exact = calibration is None and common.is_float32(source)
         measured = common.verify(unfinished, run, source, inputs, exact)
     return common.Exported(Path(path), *measured, contents.delegates, contents.leftovers)
-
-
-def _require_kernels(leftovers: dict[str, int]) -> None:
-    """Refuse operators that the runtime has no kernel for: its own error does not name them."""
-    from executorch.runtime import Runtime
-
-    known = Runtime.get().operator_registry.operator_names
-    missing = [name for name in leftovers if name not in known]
-    if missing:
-        raise Refusal(
-            "The model cannot be exported to ExecuTorch: neither XNNPACK nor the runtime has a "
-            f"kernel for {', '.join(missing)}: {ELSEWHERE}."
-        )
 
 
 def executorch_method(path: str | Path, threads: int | None = None) -> Callable[[Tensor], Tensor]:

@@ -84,10 +84,8 @@ def onnx(
 def _quantize(path: Path, batches: Iterator[Tensor]) -> None:
     """Replace the fp32 ONNX file at ``path`` by its int8 form."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    simplified = path.with_name("simplified.onnx")
-    quant_pre_process(path, simplified)
+    simplified = _simplify(path)
     name = _open_session(simplified).get_inputs()[0].name
 
     class Reader(CalibrationDataReader):
@@ -108,14 +106,24 @@ def _quantize(path: Path, batches: Iterator[Tensor]) -> None:
     )
 
 
+def _simplify(path: Path) -> Path:
+    """Write the graph beside ``path`` with constants folded and shapes inferred, and return it."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    simplified = path.with_name("simplified.onnx")
+    try:
+        quant_pre_process(path, simplified)
+    except Exception:  # its symbolic inference does not know every operator, such as a Loop
+        quant_pre_process(path, simplified, skip_symbolic_shape=True)
+    return simplified
+
+
 def _quantize_dynamically(path: Path) -> None:
     """Replace the fp32 file by one with int8 weights; refuse one that stays as it is."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    simplified = path.with_name("simplified.onnx")
-    quant_pre_process(path, simplified)  # else an LSTM's weights are not seen to be constants
+    simplified = _simplify(path)  # else an LSTM's weights are not seen to be constants
     quantize_dynamic(simplified, path, weight_type=QuantType.QInt8, op_types_to_quantize=DYNAMIC)
     kinds = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     weights = (w for w in onnx.load(path).graph.initializer if w.data_type in kinds)

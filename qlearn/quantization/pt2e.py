@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.calibration import calibrate, has_observer, sqnr
+from qlearn.system.errors import ELSEWHERE
 from qlearn.system.noise import quiet
 
 if TYPE_CHECKING:
@@ -92,12 +93,25 @@ def require_agreement(
 
 
 def lower_to_xnnpack(program: torch.export.ExportedProgram) -> "ExecutorchProgramManager":
-    """Return an ExecuTorch program whose operators XNNPACK runs wherever it can."""
+    """Return an ExecuTorch program whose operators XNNPACK runs wherever it can.
+
+    An operator for which the runtime has no kernel either is a ValueError that names it.
+    """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
+    from executorch.runtime import Runtime
 
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-    return lowered.to_executorch()
+    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    lowered = edge.to_executorch()
+    # The runtime's own error, when it loads such a program, does not name the operator.
+    known = Runtime.get().operator_registry.operator_names
+    (plan,) = lowered.executorch_program.execution_plan
+    names = [f"{called.name}.{called.overload}".rstrip(".") for called in plan.operators]
+    if missing := [name for name in names if name not in known]:
+        raise ValueError(
+            f"neither XNNPACK nor the runtime has a kernel for {', '.join(missing)}: {ELSEWHERE}."
+        )
+    return lowered
 
 
 class Program(nn.Module):

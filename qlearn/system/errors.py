@@ -130,9 +130,11 @@ CAUSES = {
     r"Operator torch\._ops\.([\w.]+) is not in Core ATen": (
         "ExecuTorch has no operator {0}{line}: " + ELSEWHERE
     ),
-    r"Missing out variants: \{'([\w:]+)'": (
-        "ExecuTorch has no operator {0}, and it is none of PyTorch's own: " + ELSEWHERE
+    r"Missing out variants: \{'quantized_decomposed": (
+        "ExecuTorch computes Linear and convolutions of one or two dimensions in int8, and a "
+        "quantized layer of this model is another: export the float model"
     ),
+    r"Missing out variants: \{'([\w:]+)'": "ExecuTorch has no operator {0}: " + ELSEWHERE,
     r"Operator: <EdgeOpOverload: ([\w.]+?)>": (
         "ExecuTorch does not take the types that its operator {0} is given{line}: " + ELSEWHERE
     ),

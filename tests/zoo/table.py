@@ -33,7 +33,7 @@ Made by `python tests/zoo/table.py`; `tests/zoo/test_zoo.py` checks each cell an
 programs and files of other runtimes, which take seconds each: it makes those of {lowered} modules.
 """
 # Modules whose programs and files the tests make; the page has all.
-LOWERED = ("conv_bn_relu", "depthwise", "transposed", "conv1d_bn_relu", "linear_bn_relu",
+LOWERED = ("conv_bn_relu", "depthwise", "transposed", "conv1d_bn_relu", "conv3d", "linear_bn_relu",
            "residual", "shared_linear", "siamese", "tied_weights", "attention",
            "text_cnn")  # fmt: skip
 Results = dict[str, dict[str, float | str]]  # of each module and way, dB or why it is refused
