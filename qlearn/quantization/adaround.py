@@ -1,13 +1,14 @@
 """AdaRound: learn for each weight of a layer whether to round it up or down."""
 
-import itertools
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from qlearn.calibration import inputs_of, run_hooked
+from qlearn.calibration import run_hooked
+from qlearn.data.batches import batches_of
 from qlearn.quantization.equalization import fold
+from qlearn.quantization.fx import require_right_fold
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, grid_of
 
 RATE = 0.03  # Adam's
@@ -60,12 +61,17 @@ def adaround(
     """
     # Step 1: fold batch norms, so that the weights are the ones that will be quantized.
     result = fold(model)
-    layer = result.get_submodule(name)
+    layer = dict(result.named_modules()).get(name)
     if type(layer) not in LAYERS:
-        raise ValueError(f"{name!r} is a {type(layer).__name__}: choose a Conv2d or Linear layer.")
+        found = f"is a {type(layer).__name__}" if layer is not None else "is no layer of the model"
+        raise ValueError(f"{name!r} {found}: choose a Conv2d or Linear layer.")
     # Step 2: of the layer's inputs x, H is all that its output error depends on.
-    data = [inputs_of(batch) for batch in itertools.islice(loader, batches)]
+    data = [inputs for inputs, _ in batches_of(loader, model, batches)]
+    for inputs in data[:1]:
+        require_right_fold(model, result, inputs)
     calls = [call for inputs in data for call in run_hooked(result, {name: layer}, inputs)]
+    if not calls:
+        raise ValueError(f"{name!r} was not called: give batches that go through it.")
     H = sum(second_moments(layer, call.source) for call in calls)
     # Step 3: split each weight into the level below it and the fraction of a step above that.
     scale, observer = grid_of(layer, weight)
@@ -81,6 +87,9 @@ def adaround(
         return (by_group @ H * by_group).sum()
 
     total = cost(layer.weight.detach())
+    if not total:  # the layer has only seen zeros: the nearest levels are as good as any
+        layer.weight.data = rounded(fraction.round())
+        return result
     # Step 4: learn which weights go up, and put all of them on their levels.
     up = _learn_rounding(
         fraction, lambda h: cost(rounded(h) - layer.weight.detach()) / total, steps

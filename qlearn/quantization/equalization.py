@@ -4,16 +4,15 @@ Both return a float model that loses less when its weights are rounded; quantize
 scheme.
 """
 
-import copy
-import itertools
 from collections import Counter
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from qlearn.calibration import inputs_of, record, require_eval
-from qlearn.quantization.fx import NO_TRACE
+from qlearn.calibration import record, require_eval
+from qlearn.data.batches import batches_of
+from qlearn.quantization.fx import NO_TRACE, copy_to_trace, require_own_weights, require_right_fold
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, round_weights
 from qlearn.system.errors import explained
 from qlearn.training import require_float32
@@ -36,8 +35,12 @@ def fold(model: nn.Module) -> torch.fx.GraphModule:
 
     require_eval(model, "the model")
     require_float32(model)
+    require_own_weights(model)
+    for name, value in model.named_parameters():
+        if value.isnan().any():
+            raise ValueError(f"the weights {name} are not a number (NaN): train the model anew.")
     with explained(NO_TRACE):
-        traced = torch.fx.symbolic_trace(copy.deepcopy(model))
+        traced = torch.fx.symbolic_trace(copy_to_trace(model))
         nodes = [node for node in traced.graph.nodes if node.op == "call_module"]
         calls = Counter(node.target for node in nodes)
         shared = [
@@ -84,7 +87,10 @@ def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:
     # Step 2: find the pairs of layers that a scale can be moved between.
     pairs = _pairs(equalized)
     if not pairs:
-        raise ValueError("there is nothing to equalize: no ReLU stands between two layers.")
+        raise ValueError(
+            "there is nothing to equalize: nowhere stands a ReLU alone between two Conv2d or two "
+            "Linear layers that are called once and share no weight."
+        )
     # Step 3: equalize pair by pair, until the ranges settle: a layer may belong to two pairs.
     with torch.no_grad():
         for _ in range(sweeps):
@@ -94,13 +100,17 @@ def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:
 
 
 def _pairs(graph: torch.fx.GraphModule) -> list[tuple[nn.Module, nn.Module]]:
-    """Layers with nothing but a ReLU between them, each called once, in order."""
+    """Layers of one kind with nothing but a ReLU between them, each called once, in order."""
     modules = dict(graph.named_modules())
-    calls = [node.target for node in graph.graph.nodes if node.op == "call_module"]
+    # A call of a layer uses its weight, and so does whoever reads the weight, or ties it to his.
+    uses = Counter(str(n.target) for n in graph.graph.nodes if n.op in ("call_module", "get_attr"))
+    owners = Counter(id(p) for _, p in graph.named_parameters(remove_duplicate=False))
 
     def layer(node: torch.fx.Node) -> nn.Module | None:
-        once = node.op == "call_module" and calls.count(node.target) == 1
-        return modules[node.target] if once and type(modules[node.target]) in LAYERS else None
+        found = modules.get(node.target) if node.op == "call_module" else None
+        if type(found) not in LAYERS or uses[node.target] > 1 or uses[f"{node.target}.weight"]:
+            return None
+        return found if owners[id(found.weight)] == 1 else None
 
     def is_relu(node: torch.fx.Node) -> bool:
         if node.op == "call_module":
@@ -114,7 +124,8 @@ def _pairs(graph: torch.fx.GraphModule) -> list[tuple[nn.Module, nn.Module]]:
         if layer(node) is None or relu is None or more or not is_relu(relu):
             continue
         (after, *more) = relu.users or (None,)
-        if after is not None and not more and layer(after) is not None:
+        # From a convolution to a Linear layer the channels change their axis.
+        if after is not None and not more and type(layer(after)) is type(layer(node)):
             pairs.append((layer(node), layer(after)))
     return pairs
 
@@ -171,7 +182,11 @@ def correct_bias(
     calls = [node.target for node in corrected.graph.nodes if node.op == "call_module"]
     names = [n for n in dict.fromkeys(calls) if type(corrected.get_submodule(n)) in LAYERS]
     # Step 2: measure the mean output of each channel with float weights, E[y].
-    data = [inputs_of(batch) for batch in itertools.islice(loader, batches)]
+    if not names:
+        raise ValueError("the model has no Conv2d or Linear layer whose bias could be corrected.")
+    data = [inputs for inputs, _ in batches_of(loader, model, batches)]
+    for inputs in data[:1]:
+        require_right_fold(model, corrected, inputs)
     wanted = _channel_means(corrected, names, data)
     # Step 3: round the weights.
     rounded = round_weights(corrected, weight)
@@ -186,9 +201,9 @@ def correct_bias(
 
 
 def _channel_means(model: nn.Module, names: list[str], data: list[Tensor]) -> dict[str, Tensor]:
-    """Mean output of each channel of each layer."""
-    outputs = record(model, names, data, batches=None)
-    return {
-        name: torch.cat(parts).transpose(0, 1 if parts[0].dim() == 4 else -1).flatten(1).mean(1)
-        for name, parts in outputs.items()
-    }
+    """Mean output of each channel of each layer, over all of its calls."""
+    means = {}
+    for name, calls in record(model, names, data, batches=None).items():
+        axis = -1 if isinstance(model.get_submodule(name), nn.Linear) else 1
+        means[name] = torch.cat([y.transpose(0, axis).flatten(1) for y in calls], 1).mean(1)
+    return means

@@ -7,20 +7,24 @@ from collections.abc import Iterable
 import torch
 import torch.ao.quantization as tq
 from torch import Tensor, nn
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_fx
 
-from qlearn.calibration import calibrate, has_observer, run_hooked
+from qlearn.calibration import calibrate, has_observer, run_hooked, sqnr
 from qlearn.system.errors import explained
 from qlearn.training import require_float32
 
 NO_TRACE = "torch.fx cannot trace the model"
+# Of few bits the reference's weights are not clipped; at 8 bits 25 dB and more were seen.
+AGREEMENT_DB = 10
+SAME_DB = 60  # observers and folded batch norms leave 100 dB and more
+REMEDIES = {"WeightNorm": "remove_weight_norm", "SpectralNorm": "remove_spectral_norm"}
 NOT_SUPPORTED = (
     "the backend does not support the qconfig for any layer that it is set for, or PyTorch's own "
     "modules, such as a TransformerEncoder, hold those layers: FX mode does not look into them."
 )
 
 
-def fx_mapping(qconfig: tq.QConfig) -> tq.QConfigMapping:
+def fx_mapping(qconfig: tq.QConfig | None) -> tq.QConfigMapping:
     """Return the engine's mapping with this qconfig for every layer but embeddings and PReLU."""
     mapping = tq.get_default_qconfig_mapping(torch.backends.quantized.engine)
     # Embeddings have no static int8 form: they would raise. That of PReLU is wrong by decibels.
@@ -53,19 +57,55 @@ def quantize_fx(
         nothing to calibrate with.
     """
     require_float32(model)
+    require_own_weights(model)
     # Step 1: trace the model, and insert observers.
     with explained(NO_TRACE):
-        separate, mapping = separate_calls(copy_with_paddings(model), mapping, example)
+        separate, mapping = separate_calls(copy_to_trace(model), mapping, example)
         prepared = prepare_fx(separate, mapping, (example,))
     if not has_observer(prepared):
         raise ValueError(NOT_SUPPORTED)
+    require_right_fold(model, prepared, example)
     # Step 2: find the ranges of activations.
     with explained("FX mode cannot quantize the model"):
         calibrate(prepared, batches)
         # Step 3: replace float layers by quantized ones.
-        converted = convert_clipped(prepared)
+        converted = convert_checked(prepared, example)
     require_hooks(model, converted)
     return converted
+
+
+def require_right_fold(model: nn.Module, folded: nn.Module, example: Tensor) -> None:
+    """Raise a ValueError if a BatchNorm1d was folded that normalizes positions and not channels.
+
+    PyTorch folds it into the Linear layer before it as if that returned rows, N×channels; of a
+    sequence, N×positions×channels, it normalizes the positions.
+    """
+    if not any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+        return
+    with explained("the model fails"), torch.no_grad():
+        # Of a copy, since observers would count the example twice.
+        wanted, found = model(example), copy.deepcopy(folded)(example)
+    if isinstance(wanted, Tensor) and sqnr(wanted, found) < SAME_DB:
+        raise ValueError(
+            "a BatchNorm1d behind a Linear layer gets sequences, and it would be folded as if it "
+            "got rows: put a LayerNorm in its place, or flatten the sequences before the layer."
+        )
+
+
+def require_own_weights(model: nn.Module) -> None:
+    """Raise a ValueError if a hook computes a layer's weight anew in each call: it would be lost.
+
+    (A parametrization is refused by PyTorch itself.)
+    """
+    for name, module in model.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            kind = type(hook)
+            if kind.__module__.startswith("torch.nn.utils"):
+                remedy = REMEDIES.get(kind.__name__, "prune.remove")
+                raise ValueError(
+                    f"layer {name!r} computes its weight anew in each call ({kind.__name__}): call "
+                    f"torch.nn.utils.{remedy}(layer, 'weight') on it first."
+                )
 
 
 def require_hooks(model: nn.Module, quantized: nn.Module) -> None:
@@ -132,13 +172,71 @@ def copy_with_paddings(model: nn.Module) -> nn.Module:
     """Copy a model, and write "same" and "valid" paddings as numbers: int8 layers take no words."""
     copied = copy.deepcopy(model)
     for layer in copied.modules():
-        if isinstance(getattr(layer, "padding", None), str):
+        convolution = isinstance(layer, nn.modules.conv._ConvNd)
+        if convolution and isinstance(layer.padding, str):
             same = layer.padding == "same"
             sizes = zip(layer.dilation, layer.kernel_size, strict=True)
             whole = [dilation * (kernel - 1) * same for dilation, kernel in sizes]
             if all(size % 2 == 0 for size in whole):
                 layer.padding = tuple(size // 2 for size in whole)
     return copied
+
+
+def copy_to_trace(model: nn.Module) -> nn.Module:
+    """Copy a model such that its trace has each value under one name, and inputs by position.
+
+    A statement such as ``y.mul_(3)`` changes ``y`` and returns what nobody reads: ``convert_fx()``
+    drops it. Here whatever reads ``y`` afterwards reads what the statement returns. A model in
+    which there is nothing to write anew is only copied.
+    """
+    copied = copy_with_paddings(model)
+    traced = torch.fx.symbolic_trace(copied)
+    order = {node: place for place, node in enumerate(traced.graph.nodes)}
+    rewritten = False
+    for node in order:
+        if node.op == "call_module" and list(node.kwargs) == ["input"]:
+            node.args, node.kwargs, rewritten = (node.kwargs["input"],), {}, True
+        if not (node.args and _is_in_place(node, traced)):
+            continue
+        changed = node.args[0]
+        for later in [user for user in changed.users if order[user] > order[node]]:
+            later.replace_input_with(changed, node)
+            rewritten = True
+        if not node.users:
+            raise ValueError(
+                f"the statement {node.name} changes a part or a view of a tensor in place, which "
+                "FX mode would lose: write it as y = y * 3 instead of y.mul_(3)."
+            )
+    traced.recompile()
+    return traced if rewritten else copied
+
+
+def _is_in_place(node: torch.fx.Node, traced: torch.fx.GraphModule) -> bool:
+    """Say whether a node changes its first argument."""
+    if node.op == "call_module":
+        return bool(getattr(traced.get_submodule(node.target), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    named = name.endswith("_") and not name.endswith("__")
+    return node.op.startswith("call_") and (named or bool(node.kwargs.get("inplace")))
+
+
+def convert_checked(prepared: torch.fx.GraphModule, example: Tensor) -> torch.fx.GraphModule:
+    """Convert a prepared FX model to int8 as `convert_clipped` does, and see what it computes.
+
+    A kernel can be wrong, as that for a product with a negative number is. The judge is the
+    reference model, which computes in float between quantize and dequantize operations.
+    """
+    reference = convert_to_reference_fx(copy.deepcopy(prepared))
+    converted = convert_clipped(prepared)
+    with torch.no_grad():
+        wanted, found = reference(example), converted(example)
+    if isinstance(wanted, Tensor) and (decibels := sqnr(wanted, found)) < AGREEMENT_DB:
+        raise ValueError(
+            f"the int8 kernels' outputs are {decibels:.0f} dB from those of the graph that they "
+            f"were made from, and {AGREEMENT_DB} dB is the least: an operator between the layers, "
+            "such as a product with a negative number, has a wrong int8 form, so leave it in float."
+        )
+    return converted
 
 
 def convert_clipped(prepared: torch.fx.GraphModule) -> torch.fx.GraphModule:

@@ -1,12 +1,13 @@
 """Weights in groups: every so many inputs of an output share a scale and a least level."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from qlearn.calibration import inputs_of, require_eval, run_hooked
+from qlearn.calibration import require_eval, run_hooked
+from qlearn.data.batches import batches_of
 
 
 class Grouped(NamedTuple):
@@ -79,6 +80,16 @@ def linear_layers(model: nn.Module) -> list[str]:
     return names
 
 
+def replace_layers(model: nn.Module, made: Mapping[str, nn.Module]) -> nn.Module:
+    """Put new layers in the places of others, by name, and wherever else a model holds those."""
+    places = list(model.named_modules(remove_duplicate=False))
+    new = {id(model.get_submodule(name)): layer for name, layer in made.items()}
+    for name, module in places:
+        if id(module) in new:
+            model.set_submodule(name, new[id(module)])
+    return model
+
+
 def hessians(model: nn.Module, names: Iterable[str], batches: Iterable) -> dict[str, Tensor]:
     """Return H = mean of x xᵀ over the inputs x of each named Linear layer.
 
@@ -110,8 +121,8 @@ def hessians(model: nn.Module, names: Iterable[str], batches: Iterable) -> dict[
         name: torch.zeros(layer.in_features, layer.in_features) for name, layer in layers.items()
     }
     rows = dict.fromkeys(layers, 0)
-    for batch in batches:
-        for call in run_hooked(model, layers, inputs_of(batch)):
+    for inputs, _ in batches_of(batches, model):
+        for call in run_hooked(model, layers, inputs):
             x = call.source.flatten(0, -2).float()
             sums[call.name] += x.T @ x
             rows[call.name] += len(x)

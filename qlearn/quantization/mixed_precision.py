@@ -89,8 +89,11 @@ def mixed_precision(
     order = list(alone.sort_values("sqnr_db")["layer"])
     weights = {name: model.get_submodule(name).weight.numel() for name in order}
     logits, _ = predict(model, test)
-    rows, models, mapping = [], [], fx_mapping(qconfig)
     wider = None if wide == FLOAT else weight_qconfig(wide, per_channel=False)
+    # Layers of other kinds, which the budget does not count, have the wide format.
+    rows, models, mapping = [], [], fx_mapping(wider)
+    for name in order:
+        mapping.set_module_name(name, qconfig)
     for count in tqdm(range(len(order) + 1), desc="mixed precision", unit="model", file=sys.stdout):
         # Step 2: widen one layer after the other, and measure each model.
         if count:

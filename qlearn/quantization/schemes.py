@@ -19,9 +19,10 @@ from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import inputs_of
-from qlearn.data.batches import as_loader
+from qlearn.data.batches import SIZE, as_loader
 from qlearn.quantization import eager, fx
 from qlearn.quantization.eager import CALIBRATION_BATCHES
+from qlearn.quantization.equalization import fold
 from qlearn.quantization.pt2e import (
     Program,
     lower_to_xnnpack,
@@ -63,7 +64,7 @@ def _explaining(function: Scheme) -> Scheme:
         require_numbers(outputs)
         with explained("this scheme does not take the model"):
             made = function(model, train, *arguments, **options)
-        fx.require_hooks(model, made)
+        fx.require_hooks(model, made.model if isinstance(made, Cast) else made)
         with explained("the model that was made fails"), torch.no_grad():
             require_numbers(made(inputs))
         return made
@@ -82,13 +83,19 @@ class Cast(nn.Module):
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).to(dtype)
+        # Complex numbers stay: to(dtype) would drop their imaginary parts.
+        cast = functools.partial(_cast_floats, dtype=dtype)
+        self.model = copy.deepcopy(model)._apply(cast)
         self.dtype = dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the model's float32 outputs; integer inputs (ids) are not cast."""
         x = x.to(self.dtype) if x.is_floating_point() else x
         return self.model(x).float()
+
+
+def _cast_floats(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 @_explaining
@@ -112,7 +119,13 @@ def int8_dynamic(model: nn.Module, train: DataLoader) -> nn.Module:
             "there is nothing to quantize: no Linear, LSTM or GRU layer inside the model (one that "
             "is itself such a layer has to be put into a Sequential)"
         )
-    return tq.quantize_dynamic(model, kinds, dtype=torch.qint8)
+    made = tq.quantize_dynamic(model, kinds, dtype=torch.qint8)
+    # It quantizes a layer at its first place only; elsewhere the model holds the float one.
+    first = {id(module): name for name, module in model.named_modules()}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name and type(module) in kinds:
+            made.set_submodule(name, made.get_submodule(first[id(module)]))
+    return made
 
 
 static_eager = _explaining(eager.static_eager)
@@ -161,13 +174,15 @@ def qat(
         weight=weight or fake_quantizer(bits, per_channel=True),
     )
     example = inputs_of(next(iter(train)))
-    training = fx.copy_with_paddings(model).train()
+    fx.require_own_weights(model)
+    fx.require_right_fold(model, fold(model), example)
+    training = fx.copy_to_trace(model).train()
     prepared = prepare_qat_fx(training, fx.fx_mapping(qconfig), (example,))
     # Step 2: fine-tune, the last epoch with ranges and batch-norm statistics frozen.
     freeze = functools.partial(_freeze, last=epochs)
     fit(prepared, train, epochs=epochs, learning_rate=LEARNING_RATES[bits], on_epoch=freeze)
     # Step 3: convert the fake quantizers to int8 layers.
-    return fx.convert_clipped(prepared)
+    return fx.convert_checked(prepared, example) if bits == 8 else fx.convert_clipped(prepared)
 
 
 def _freeze(model: nn.Module, epoch: int, last: int) -> None:
@@ -183,9 +198,9 @@ def pt2e(model: nn.Module, train: DataLoader) -> nn.Module:
     ``prepared = prepare_pt2e(torch.export.export(model, (images,)).module(), XNNPACKQuantizer())``;
     run it on some batches; ``convert_pt2e(prepared)``; ``to_edge_transform_and_lower(…)``
     """
-    # Step 1: export the graph. The runtime plans its memory for the largest batch: the loader's.
+    # Step 1: export the graph. The runtime plans its memory for the largest batch.
     example = inputs_of(next(iter(train)))
-    shapes = ({0: torch.export.Dim("batch", max=len(example))},)
+    shapes = ({0: torch.export.Dim("batch", max=max(SIZE, len(example)))},)
     graph = torch.export.export(model, (example,), dynamic_shapes=shapes).module()
     # Step 2: insert observers, calibrate and convert.
     quantized = quantize_for_xnnpack(graph, itertools.islice(train, CALIBRATION_BATCHES))

@@ -12,8 +12,9 @@ from torch.ao.quantization import QConfig, QConfigMapping, QuantWrapper, get_def
 from tqdm import tqdm
 
 from qlearn.calibration import Call, inputs_of, require_eval, run_hooked, sqnr
+from qlearn.data.batches import as_loader
 from qlearn.quantization.equalization import fold
-from qlearn.quantization.fx import NOT_SUPPORTED, layer_and_call, quantize_fx
+from qlearn.quantization.fx import NOT_SUPPORTED, layer_and_call, quantize_fx, require_right_fold
 from qlearn.quantization.qconfigs import LAYERS
 from qlearn.system.errors import explained
 from qlearn.training import accuracy, predict
@@ -61,7 +62,7 @@ def layer_errors(
     if not names:
         raise ValueError("the second model has no quantized layer: run convert() on it first.")
     norms = {name: module for name, module in layers.items() if _is_batch_norm(module)}
-    origins = {name: layer_and_call(name) for name in names}
+    origins = {name: (name, 1) if name in floats else layer_and_call(name) for name in names}
     hooked = {name: _output_of(layers[name]) for name in names if origins[name][0] in floats}
     with explained("the quantized model fails"):
         calls = run_hooked(quantized, norms | hooked, inputs_of(batch))
@@ -157,14 +158,15 @@ def sensitivity(
     quantization; they compare accuracies only.
     """
     # Step 1: fold batch norms, and list the layers.
-    model = fold(model)
+    original, model = model, fold(model)
     names = [name for name, module in model.named_modules() if name and type(module) in LAYERS]
     if not names:
         raise ValueError("the model has no Conv2d or Linear layer inside it to quantize.")
     qconfig = qconfig or get_default_qconfig(torch.backends.quantized.engine)
-    calibration = list(itertools.islice(loader, batches))
+    calibration = list(itertools.islice(as_loader(loader), batches))
     if not calibration:
         raise ValueError("nothing to calibrate with: give a loader and batches of at least one.")
+    require_right_fold(original, model, inputs_of(calibration[0]))
     # Step 2: the float model's outputs, which the others are compared with.
     with explained("the model fails"):
         logits, labels = predict(model, test)

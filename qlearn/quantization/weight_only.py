@@ -9,7 +9,13 @@ from torch.utils.data import DataLoader
 
 from qlearn.quantization.awq import awq
 from qlearn.quantization.gptq import gptq
-from qlearn.quantization.groups import Grouped, hessians, linear_layers, round_to_nearest
+from qlearn.quantization.groups import (
+    Grouped,
+    hessians,
+    linear_layers,
+    replace_layers,
+    round_to_nearest,
+)
 
 GROUP = 32  # inputs that share a scale
 OUTPUTS = 16  # the kernel packs so many outputs together
@@ -22,11 +28,11 @@ def int4_packed(model: nn.Module, train: DataLoader) -> nn.Module:
 
     ``torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, 32, scales_and_zeros)``
     """
-    quantized = copy.deepcopy(model)
+    made = {}
     for name in linear_layers(model):
-        layer = quantized.get_submodule(name)
-        quantized.set_submodule(name, Int4Linear(layer, round_to_nearest(layer.weight, 4, GROUP)))
-    return quantized.eval()
+        layer = model.get_submodule(name)
+        made[name] = Int4Linear(layer, round_to_nearest(layer.weight, 4, GROUP))
+    return replace_layers(copy.deepcopy(model), made).eval()
 
 
 def int4_calibrated(model: nn.Module, train: DataLoader, method: str) -> nn.Module:
@@ -37,12 +43,12 @@ def int4_calibrated(model: nn.Module, train: DataLoader, method: str) -> nn.Modu
     """
     names = linear_layers(model)
     found = hessians(model, names, itertools.islice(train, CALIBRATION_BATCHES))
-    quantized = copy.deepcopy(model)
+    made = {}
     for name in names:
-        layer = quantized.get_submodule(name)
+        layer = model.get_submodule(name)
         grouped = METHODS[method](layer.weight, found[name], bits=4, group=GROUP)
-        quantized.set_submodule(name, Int4Linear(layer, grouped))
-    return quantized.eval()
+        made[name] = Int4Linear(layer, grouped)
+    return replace_layers(copy.deepcopy(model), made).eval()
 
 
 class Int4Linear(nn.Module):
@@ -73,7 +79,7 @@ class Int4Linear(nn.Module):
         self.register_buffer("weight", packed)
         self.register_buffer("scales_and_zeros", pairs.contiguous().bfloat16())
         self.register_buffer("divisor", grouped.divisor)
-        self.bias = layer.bias
+        self.bias = copy.deepcopy(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return float32 outputs, …×outputs, of float32 inputs, …×inputs."""

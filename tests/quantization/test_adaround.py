@@ -103,3 +103,21 @@ def test_what_adaround_chose_is_what_is_quantized(depthwise_cnn, digit_batches, 
 def test_adaround_names_a_layer_that_it_does_not_take(depthwise_cnn, digit_batches):
     with pytest.raises(ValueError, match="is a ReLU"):
         adaround(depthwise_cnn, "stem.2", weight(), digit_batches)
+
+
+def test_adaround_of_a_layer_that_sees_only_zeros_rounds_to_the_nearest():
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(8, 4)).eval()
+    weight = qconfigs.weight_qconfig(4, per_channel=False).weight
+    rounded = adaround(layer, "0", weight, [torch.zeros(8, 8)])
+    assert torch.equal(
+        rounded.get_submodule("0").weight, qconfigs.round_weights(layer, weight)[0].weight
+    )
+
+
+def test_adaround_needs_a_batch_and_a_layer_that_exists():
+    layer, weight = nn.Sequential(nn.Linear(8, 4)).eval(), qconfigs.weight_qconfig(4, False).weight
+    with pytest.raises(ValueError, match="'1' is no layer of the model"):
+        adaround(layer, "1", weight, [torch.zeros(8, 8)])
+    with pytest.raises(ValueError, match="'0' was not called"):
+        adaround(layer, "0", weight, [])

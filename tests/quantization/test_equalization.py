@@ -180,3 +180,40 @@ def test_folding_takes_linear_layers():
         folded = equalization.fold(model.eval())
         assert torch.allclose(folded(x), model(x), atol=1e-6)
     assert not any("BatchNorm" in type(module).__name__ for module in folded.modules())
+
+
+def tied():
+    first, second = nn.Linear(16, 16), nn.Linear(16, 16)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(16, 5)), (8, 16)
+
+
+def over_the_width():
+    layers = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Linear(8, 8))
+    return nn.Sequential(*layers), (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("made", [tied, over_the_width], ids=lambda made: made.__name__)
+def test_what_a_scale_would_change_is_not_equalized(made):
+    model, _ = made()
+    with pytest.raises(ValueError, match="nothing to equalize"):
+        equalization.equalize(model.eval())
+
+
+def test_bias_correction_takes_linear_layers_over_images_and_data_sets():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
+    x, weight = torch.rand(12, 4, 4, 8), qconfigs.weight_qconfig(3, per_channel=False).weight
+    corrected = equalization.correct_bias(model, weight, x)
+    errors = [
+        (model(x) - qconfigs.round_weights(each, weight)(x)).mean((0, 1, 2)).abs().max()
+        for each in (model, corrected)
+    ]
+    assert errors[1] < errors[0] / 100
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    model[0].weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="0.weight are not a number"):
+        equalization.equalize(model)

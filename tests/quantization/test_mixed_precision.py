@@ -75,3 +75,12 @@ def test_a_budget_or_bits_that_nothing_meets_are_refused(options, message):
     model = nn.Sequential(nn.Linear(4, 2)).eval()
     with pytest.raises(ValueError, match=message):
         mixed_precision(model, data.DataSet(part, part, ("a", "b")), **options)
+
+
+def test_layers_that_the_budget_does_not_count_stay_wide():
+    torch.manual_seed(0)
+    layers = (nn.Conv1d(2, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
+    model = nn.Sequential(*layers).eval()
+    part = data.Samples(torch.randn(64, 2, 8), torch.arange(64) % 5)
+    found = mixed_precision(model, data.DataSet(part, part, tuple("abcde")), 8, bits=2)
+    assert found.curve["sqnr_db"].iloc[-1] > 25
