@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from qlearn.calibration import run_hooked
 from qlearn.data.batches import batches_of
 from qlearn.quantization.equalization import fold
-from qlearn.quantization.fx import require_right_fold
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, grid_of
+from qlearn.quantization.tracing import require_right_fold
 
 RATE = 0.03  # Adam's
 REGULARIZATION = 1.0  # λ

@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from qlearn.calibration import calibrate, inputs_of
-from qlearn.quantization.fx import copy_with_paddings
 from qlearn.quantization.qconfigs import weight_qconfig
+from qlearn.quantization.tracing import copy_with_paddings
 
 CALIBRATION_BATCHES = 8
 FUSABLE = [

@@ -12,8 +12,13 @@ from torch import Tensor, nn
 
 from qlearn.calibration import record, require_eval
 from qlearn.data.batches import batches_of
-from qlearn.quantization.fx import NO_TRACE, copy_to_trace, require_own_weights, require_right_fold
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, round_weights
+from qlearn.quantization.tracing import (
+    NO_TRACE,
+    copy_to_trace,
+    require_own_weights,
+    require_right_fold,
+)
 from qlearn.system.errors import explained
 from qlearn.training import require_float32
 

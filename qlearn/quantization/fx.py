@@ -1,7 +1,6 @@
 """FX mode: a traced model, quantized layer by layer as a mapping of qconfigs says."""
 
 import copy
-from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -9,15 +8,19 @@ import torch.ao.quantization as tq
 from torch import Tensor, nn
 from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_fx
 
-from qlearn.calibration import calibrate, has_observer, run_hooked, sqnr
+from qlearn.calibration import calibrate, has_observer, sqnr
+from qlearn.quantization.tracing import (
+    NO_TRACE,
+    copy_to_trace,
+    require_own_weights,
+    require_right_fold,
+    separate_calls,
+)
 from qlearn.system.errors import explained
 from qlearn.training import require_float32
 
-NO_TRACE = "torch.fx cannot trace the model"
-# Of few bits the reference's weights are not clipped; at 8 bits 25 dB and more were seen.
+# Of int8 models and their references; 25 dB and more were seen.
 AGREEMENT_DB = 10
-SAME_DB = 60  # observers and folded batch norms leave 100 dB and more
-REMEDIES = {"WeightNorm": "remove_weight_norm", "SpectralNorm": "remove_spectral_norm"}
 NOT_SUPPORTED = (
     "the backend does not support the qconfig for any layer that it is set for, or PyTorch's own "
     "modules, such as a TransformerEncoder, hold those layers: FX mode does not look into them."
@@ -38,6 +41,7 @@ def quantize_fx(
     mapping: tq.QConfigMapping,
     example: Tensor,
     batches: Iterable,
+    least: float | None = None,
 ) -> torch.fx.GraphModule:
     """Return a quantized copy of a float model.
 
@@ -49,6 +53,9 @@ def quantize_fx(
         A batch of inputs to trace the model with.
     batches
         Inputs, or (inputs, labels) pairs, to calibrate with; all of them are used.
+    least
+        As in `require_right_kernels`, which is not asked by None: of few bits, whose weights are
+        clipped, or whose outputs depend on every rounding, no reference agrees.
 
     Raises
     ------
@@ -68,44 +75,13 @@ def quantize_fx(
     # Step 2: find the ranges of activations.
     with explained("FX mode cannot quantize the model"):
         calibrate(prepared, batches)
+        reference = copy.deepcopy(prepared) if least is not None else None
         # Step 3: replace float layers by quantized ones.
-        converted = convert_checked(prepared, example)
+        converted = convert_clipped(prepared)
+        if reference is not None:
+            require_right_kernels(reference, converted, example, least)
     require_hooks(model, converted)
     return converted
-
-
-def require_right_fold(model: nn.Module, folded: nn.Module, example: Tensor) -> None:
-    """Raise a ValueError if a BatchNorm1d was folded that normalizes positions and not channels.
-
-    PyTorch folds it into the Linear layer before it as if that returned rows, N×channels; of a
-    sequence, N×positions×channels, it normalizes the positions.
-    """
-    if not any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
-        return
-    with explained("the model fails"), torch.no_grad():
-        # Of a copy, since observers would count the example twice.
-        wanted, found = model(example), copy.deepcopy(folded)(example)
-    if isinstance(wanted, Tensor) and sqnr(wanted, found) < SAME_DB:
-        raise ValueError(
-            "a BatchNorm1d behind a Linear layer gets sequences, and it would be folded as if it "
-            "got rows: put a LayerNorm in its place, or flatten the sequences before the layer."
-        )
-
-
-def require_own_weights(model: nn.Module) -> None:
-    """Raise a ValueError if a hook computes a layer's weight anew in each call: it would be lost.
-
-    (A parametrization is refused by PyTorch itself.)
-    """
-    for name, module in model.named_modules():
-        for hook in module._forward_pre_hooks.values():
-            kind = type(hook)
-            if kind.__module__.startswith("torch.nn.utils"):
-                remedy = REMEDIES.get(kind.__name__, "prune.remove")
-                raise ValueError(
-                    f"layer {name!r} computes its weight anew in each call ({kind.__name__}): call "
-                    f"torch.nn.utils.{remedy}(layer, 'weight') on it first."
-                )
 
 
 def require_hooks(model: nn.Module, quantized: nn.Module) -> None:
@@ -124,119 +100,24 @@ def require_hooks(model: nn.Module, quantized: nn.Module) -> None:
             )
 
 
-def separate_calls(
-    model: nn.Module, mapping: tq.QConfigMapping, example: Tensor
-) -> tuple[nn.Module, tq.QConfigMapping]:
-    """Give each further call of a layer a copy of the layer, named by `name_of_call`.
-
-    A quantized layer has one scale for its outputs, and those of two calls may differ much. A model
-    in which no layer is called twice is returned as it is.
-    """
-    layers = {name: m for name, m in model.named_modules() if _has_state(m)}
-    if max(Counter(c.name for c in run_hooked(model, layers, example)).values(), default=0) < 2:
-        return model, mapping
-    traced, mapping, seen = torch.fx.symbolic_trace(model), copy.copy(mapping), Counter()
-    mapping.module_name_qconfigs = mapping.module_name_qconfigs.copy()
-    for node in traced.graph.nodes:
-        if node.op != "call_module" or not _has_state(traced.get_submodule(node.target)):
-            continue
-        name = node.target
-        seen[name] += 1
-        if seen[name] > 1:
-            node.target = name_of_call(name, seen[name])
-            traced.add_submodule(node.target, copy.deepcopy(traced.get_submodule(name)))
-            if name in mapping.module_name_qconfigs:
-                mapping.set_module_name(node.target, mapping.module_name_qconfigs[name])
-    traced.recompile()
-    return traced, mapping
-
-
-def _has_state(module: nn.Module) -> bool:
-    """Say whether a module is one of PyTorch's layers with weights: tracing leaves it whole."""
-    whole = type(module).__module__.startswith("torch.nn.") and not any(module.children())
-    return whole and bool(module.state_dict())
-
-
-def name_of_call(name: str, call: int) -> str:
-    """Return the name of the copy of a layer that serves its second, third, … call."""
-    return name if call == 1 else f"{name}_call_{call}"
-
-
-def layer_and_call(name: str) -> tuple[str, int]:
-    """Return what `name_of_call` made a name of."""
-    layer, _, call = name.rpartition("_call_")
-    return (layer, int(call)) if layer and call.isdigit() else (name, 1)
-
-
-def copy_with_paddings(model: nn.Module) -> nn.Module:
-    """Copy a model, and write "same" and "valid" paddings as numbers: int8 layers take no words."""
-    copied = copy.deepcopy(model)
-    for layer in copied.modules():
-        convolution = isinstance(layer, nn.modules.conv._ConvNd)
-        if convolution and isinstance(layer.padding, str):
-            same = layer.padding == "same"
-            sizes = zip(layer.dilation, layer.kernel_size, strict=True)
-            whole = [dilation * (kernel - 1) * same for dilation, kernel in sizes]
-            if all(size % 2 == 0 for size in whole):
-                layer.padding = tuple(size // 2 for size in whole)
-    return copied
-
-
-def copy_to_trace(model: nn.Module) -> nn.Module:
-    """Copy a model such that its trace has each value under one name, and inputs by position.
-
-    A statement such as ``y.mul_(3)`` changes ``y`` and returns what nobody reads: ``convert_fx()``
-    drops it. Here whatever reads ``y`` afterwards reads what the statement returns. A model in
-    which there is nothing to write anew is only copied.
-    """
-    copied = copy_with_paddings(model)
-    traced = torch.fx.symbolic_trace(copied)
-    order = {node: place for place, node in enumerate(traced.graph.nodes)}
-    rewritten = False
-    for node in order:
-        if node.op == "call_module" and list(node.kwargs) == ["input"]:
-            node.args, node.kwargs, rewritten = (node.kwargs["input"],), {}, True
-        if not (node.args and _is_in_place(node, traced)):
-            continue
-        changed = node.args[0]
-        for later in [user for user in changed.users if order[user] > order[node]]:
-            later.replace_input_with(changed, node)
-            rewritten = True
-        if not node.users:
-            raise ValueError(
-                f"the statement {node.name} changes a part or a view of a tensor in place, which "
-                "FX mode would lose: write it as y = y * 3 instead of y.mul_(3)."
-            )
-    traced.recompile()
-    return traced if rewritten else copied
-
-
-def _is_in_place(node: torch.fx.Node, traced: torch.fx.GraphModule) -> bool:
-    """Say whether a node changes its first argument."""
-    if node.op == "call_module":
-        return bool(getattr(traced.get_submodule(node.target), "inplace", False))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    named = name.endswith("_") and not name.endswith("__")
-    return node.op.startswith("call_") and (named or bool(node.kwargs.get("inplace")))
-
-
-def convert_checked(prepared: torch.fx.GraphModule, example: Tensor) -> torch.fx.GraphModule:
-    """Convert a prepared FX model to int8 as `convert_clipped` does, and see what it computes.
+def require_right_kernels(
+    prepared: torch.fx.GraphModule, converted: nn.Module, example: Tensor, least: float
+) -> None:
+    """Raise a ValueError if int8 kernels are fewer than ``least`` dB from what they stand for.
 
     A kernel can be wrong, as that for a product with a negative number is. The judge is the
-    reference model, which computes in float between quantize and dequantize operations.
+    reference model made of ``prepared``, which is used up: it computes in float between quantize
+    and dequantize operations.
     """
-    reference = convert_to_reference_fx(copy.deepcopy(prepared))
-    converted = convert_clipped(prepared)
+    reference = convert_to_reference_fx(prepared)
     with torch.no_grad():
         wanted, found = reference(example), converted(example)
-    if isinstance(wanted, Tensor) and (decibels := sqnr(wanted, found)) < AGREEMENT_DB:
+    if isinstance(wanted, Tensor) and (decibels := sqnr(wanted, found)) < least:
         raise ValueError(
             f"the int8 kernels' outputs are {decibels:.0f} dB from those of the graph that they "
-            f"were made from, and {AGREEMENT_DB} dB is the least: an operator between the layers, "
-            "such as a product with a negative number, has a wrong int8 form, so leave it in float."
+            f"were made from, and {least:g} dB is the least: an operator between the layers, such "
+            "as a product with a negative number, has a wrong int8 form, so leave it in float."
         )
-    return converted
 
 
 def convert_clipped(prepared: torch.fx.GraphModule) -> torch.fx.GraphModule:

@@ -90,8 +90,9 @@ def mixed_precision(
     weights = {name: model.get_submodule(name).weight.numel() for name in order}
     logits, _ = predict(model, test)
     wider = None if wide == FLOAT else weight_qconfig(wide, per_channel=False)
-    # Layers of other kinds, which the budget does not count, have the wide format.
-    rows, models, mapping = [], [], fx_mapping(wider)
+    # Layers of other kinds, which the budget does not count, have the wide format, or 8 bits.
+    rows, models = [], []
+    mapping = fx_mapping(wider or weight_qconfig(8, per_channel=False))
     for name in order:
         mapping.set_module_name(name, qconfig)
     for count in tqdm(range(len(order) + 1), desc="mixed precision", unit="model", file=sys.stdout):

@@ -30,6 +30,7 @@ from qlearn.quantization.pt2e import (
     require_agreement,
 )
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
+from qlearn.quantization.tracing import copy_to_trace, require_own_weights, require_right_fold
 from qlearn.quantization.weight_only import int4_calibrated, int4_packed
 from qlearn.system.errors import explained
 from qlearn.training import fit, require_float32, require_logits, require_numbers
@@ -149,7 +150,8 @@ def static_fx(
     qconfig = weight_qconfig(bits, per_channel)
     example = inputs_of(next(iter(train)))
     batches = itertools.islice(train, CALIBRATION_BATCHES)
-    return fx.quantize_fx(model, fx.fx_mapping(qconfig), example, batches)
+    least = fx.AGREEMENT_DB if bits == 8 else None
+    return fx.quantize_fx(model, fx.fx_mapping(qconfig), example, batches, least)
 
 
 @_explaining
@@ -174,15 +176,19 @@ def qat(
         weight=weight or fake_quantizer(bits, per_channel=True),
     )
     example = inputs_of(next(iter(train)))
-    fx.require_own_weights(model)
-    fx.require_right_fold(model, fold(model), example)
-    training = fx.copy_to_trace(model).train()
+    require_own_weights(model)
+    require_right_fold(model, fold(model), example)
+    training = copy_to_trace(model).train()
     prepared = prepare_qat_fx(training, fx.fx_mapping(qconfig), (example,))
     # Step 2: fine-tune, the last epoch with ranges and batch-norm statistics frozen.
     freeze = functools.partial(_freeze, last=epochs)
     fit(prepared, train, epochs=epochs, learning_rate=LEARNING_RATES[bits], on_epoch=freeze)
     # Step 3: convert the fake quantizers to int8 layers.
-    return fx.convert_checked(prepared, example) if bits == 8 else fx.convert_clipped(prepared)
+    reference, converted = copy.deepcopy(prepared), fx.convert_clipped(prepared)
+    if bits == 8:
+        # Training moves values out of the ranges, and then sums saturate on some processors.
+        fx.require_right_kernels(reference, converted, example, least=0)
+    return converted
 
 
 def _freeze(model: nn.Module, epoch: int, last: int) -> None:

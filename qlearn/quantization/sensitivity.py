@@ -14,8 +14,9 @@ from tqdm import tqdm
 from qlearn.calibration import Call, inputs_of, require_eval, run_hooked, sqnr
 from qlearn.data.batches import as_loader
 from qlearn.quantization.equalization import fold
-from qlearn.quantization.fx import NOT_SUPPORTED, layer_and_call, quantize_fx, require_right_fold
+from qlearn.quantization.fx import NOT_SUPPORTED, quantize_fx
 from qlearn.quantization.qconfigs import LAYERS
+from qlearn.quantization.tracing import layer_and_call, require_right_fold
 from qlearn.system.errors import explained
 from qlearn.training import accuracy, predict
 
