@@ -1,14 +1,15 @@
 """Sphinx's settings for the course as a site: `make site` writes it to build/site."""
 
-import json
 import os
-import re
 import sys
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 import qlearn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cells import lead_to_pages, prepare  # noqa: E402  a file beside this one
 
 project = "qlearn"
 author = "the authors of qlearn"
@@ -55,24 +56,14 @@ autodoc_typehints = "none"  # the docstrings say shapes and units, too
 
 
 def _fill(app, docname, source):
-    """Add the public functions to the reference, fold cells, lead links in raw HTML to pages."""
+    """Add the public functions to the reference; bring notebooks into the form of the site."""
     if docname == "api":
         names = [name for name in qlearn.__all__ if callable(getattr(qlearn, name))]
         source[0] += "".join(
             f"\n```{{eval-rst}}\n.. auto{_kind(name)}:: qlearn.{name}\n```\n" for name in names
         )
-    if source[0].startswith("{"):
-        source[0] = _fold(source[0])
-    source[0] = re.sub(r'(href=\\?"[\w/.]+)\.ipynb', r"\1.html", source[0])
-
-
-def _fold(text):
-    """Fold in a notebook what JupyterLab folds: cells that only draw."""
-    notebook = json.loads(text)
-    for cell in notebook["cells"]:
-        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
-            cell["metadata"].setdefault("tags", []).append("hide-input")
-    return json.dumps(notebook)
+    notebook = source[0].startswith("{")
+    source[0] = prepare(source[0]) if notebook else lead_to_pages(source[0])
 
 
 def _kind(name):

@@ -44,7 +44,8 @@ def write(exercise: str, path: Path) -> None:
     waiting = int((students["to_read"] > 0).sum())
     summary = f"{len(students)} students, {students['most'].max():g} points; "
     summary += f"mean {students['score'].mean():.1f}, median {students['score'].median():.1f}. "
-    summary += f"Parts of {waiting} students are not read yet and count 0. " if waiting else ""
+    whose = "1 student" if waiting == 1 else f"{waiting} students"
+    summary += f"Parts of {whose} are not read yet and count 0. " if waiting else ""
     shares = by_part(parts)[["part", "students", "lost"]]
     shares.columns = ["part", "students who lost points", "share of points lost"]
     alternative, picture = _picture(students, exercise)

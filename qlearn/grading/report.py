@@ -1,5 +1,6 @@
 """`qlearn grades`: who has how many points, as a table, as CSV, and in summary."""
 
+from csv import QUOTE_NONNUMERIC
 from pathlib import Path
 
 import pandas as pd
@@ -124,7 +125,7 @@ def report(exercise: str | None, csv: Path | None) -> None:
         raise LookupError(f"Nothing of {exercise or 'this course'} is graded yet.")
     if csv is not None:
         parts.map(lambda value: _plain(value) if isinstance(value, str) else value).to_csv(
-            csv, index=False
+            csv, index=False, quoting=QUOTE_NONNUMERIC
         )
     console = Console(highlight=False)
     for name, group in totals(parts).groupby("exercise"):
@@ -141,19 +142,19 @@ def report(exercise: str | None, csv: Path | None) -> None:
 def _plain(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula, without control characters."""
     text = "".join(letter for letter in text if letter.isprintable())
-    return f"'{text}" if text.startswith(FORMULAS) else text
+    return f"'{text}" if text.lstrip().startswith(FORMULAS) else text
 
 
 def _summary(console: Console, name: str, group: pd.DataFrame) -> None:
     """Print the scores of one exercise and their histogram."""
-    most = group["most"].max()
+    most, waiting = group["most"].max(), int(group["to_read"].sum())
     console.print(f"\n[bold]{name}[/]: {len(group)} students, {most:g} points")
     console.print(
         f"mean {group['score'].mean():.1f}, median {group['score'].median():.1f}, "
         f"from {group['score'].min():g} to {group['score'].max():g}; "
-        f"{group['to_read'].sum()} parts still to be read"
+        f"{waiting} {'part' if waiting == 1 else 'parts'} still to be read"
     )
-    if group["to_read"].any():
+    if waiting:
         share = group["score"].sum() / (group["read"].sum() or 1)
         console.print(f"of what is graded or read so far: mean {share:.0%}")
     edges, counts = histogram(group)

@@ -186,7 +186,7 @@ def share(name: str, table: "pd.DataFrame") -> None:
     if not 0 < len(rows) <= 40:
         raise ValueError(f"The table has {len(rows)} rows with an interval: share 1 to 40.")
     _joined().put(shared=name, rows=rows)
-    print(f"Shared: {len(rows)} rows of speedups.")
+    print(f"Shared: {len(rows)} {'row' if len(rows) == 1 else 'rows'} of speedups.")
 
 
 def _after_cell(result: Any) -> None:

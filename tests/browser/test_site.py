@@ -1,6 +1,6 @@
 """The course as pages: built without running the lessons, and read offline in a real browser."""
 
-import importlib.util
+import importlib
 import os
 import re
 import shutil
@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -157,24 +158,86 @@ def test_the_reference_is_made_from_docstrings(site, open_page):
     assert "bootstrap interval" in entry.inner_text()
 
 
+@pytest.fixture
+def slides(libraries, tmp_path, monkeypatch):
+    """What writes decks, with an empty cache of outputs."""
+    monkeypatch.syspath_prepend(ROOT / "notebooks" / "site")
+    module = importlib.import_module("slides")
+    monkeypatch.setattr(module, "user_cache_path", lambda *a, **k: tmp_path)
+    return module
+
+
+def open_deck(open_page, file):
+    page = open_page(file)
+    page.wait_for_function("window.Reveal && Reveal.isReady()")
+    return page
+
+
+def slide_with(page, text):
+    """The slide with a text, on the screen."""
+    page.evaluate(
+        """text => {
+          const found = Reveal.getSlides().find((slide) => slide.innerText.includes(text));
+          const at = Reveal.getIndices(found);
+          Reveal.slide(at.h, at.v);
+        }""",
+        text,
+    )
+    return page.locator("section.present section.present, section.present:not(.stack)").first
+
+
 def test_a_deck_has_the_lessons_questions_and_notes_for_its_speaker(
-    libraries, open_page, tmp_path, monkeypatch, capsys
+    slides, open_page, tmp_path, monkeypatch, capsys
 ):
-    spec = importlib.util.spec_from_file_location("slides", ROOT / "notebooks/site/slides.py")
-    slides = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(slides)
-    monkeypatch.setattr(slides, "user_cache_path", lambda *a, **k: tmp_path / "cache")
     lessons = [ROOT / "notebooks" / "01_numbers_and_scales.ipynb"]
     monkeypatch.setattr(slides, "LESSONS", lessons)
     slides.main(tmp_path / "decks")
-    assert "has not been executed" in capsys.readouterr().out
-    page = open_page(tmp_path / "decks" / "01_numbers_and_scales.html")
-    page.wait_for_function("window.Reveal && Reveal.isReady()")
+    assert capsys.readouterr().out.endswith(": run `make site` first.\n")
+    page = open_deck(open_page, tmp_path / "decks" / "01_numbers_and_scales.html")
     assert page.evaluate("Reveal.getTotalSlides()") > 30
     notes = page.locator("aside.notes").first.text_content()
     assert "all the skill is in choosing the scale" in " ".join(notes.split())
+    assert "¶" not in "".join(page.locator("aside.notes").all_text_contents())
     shown = " ".join(page.locator(".slides section section").all_text_contents())
     assert "Predict: how far is the next float32" in shown
     if folder := os.environ.get("QLEARN_SCREENSHOTS"):
         page.evaluate("Reveal.slide(2, 0)")
         page.screenshot(path=Path(folder) / "deck.png")
+
+
+TINY = [
+    nbformat.v4.new_code_cell("drawn = 6 * 7\nprint('drawn', drawn)",
+                              metadata={"jupyter": {"source_hidden": True}}),
+    nbformat.v4.new_markdown_cell("## The map\n\nProse.\n\n| a | b |\n|---|---|\n| cell | other |\n"
+                                  "\n```text\n# block\n```\n\n## Summary\n\n- Size is certain.\n"
+                                  "\n## Sources\n\n- A book."),
+    nbformat.v4.new_code_cell("print('w' * 100)"),
+    nbformat.v4.new_code_cell("import pandas as pd\n\npd.DataFrame({'row': range(40)})"),
+]  # fmt: skip
+
+
+def test_a_deck_shows_what_the_site_has_executed(slides, open_page, tmp_path, monkeypatch, capsys):
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    lesson = tmp_path / "source" / "00_start_here.ipynb"
+    lesson.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=TINY, metadata=metadata), lesson)
+    command = [sys.executable, "-m", "sphinx", "-b", "dummy", "-q", "-c", "notebooks/site",
+               "-D", f"nb_execution_cache_path={tmp_path / 'site'}", "-D", "root_doc=00_start_here",
+               str(lesson.parent), str(tmp_path / "built")]  # fmt: skip
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    monkeypatch.setattr(slides, "LESSONS", [lesson])
+    slides.main(tmp_path / "decks")
+    assert not capsys.readouterr().out
+    page = open_deck(open_page, tmp_path / "decks" / "00_start_here.html")
+    assert "6 * 7" not in slide_with(page, "drawn 42").inner_text()
+    titled = slide_with(page, "cell").inner_text()
+    assert "map" in titled.lower() and "other" in titled and "Prose" not in titled
+    assert "# block" in slide_with(page, "# block").inner_text()
+    assert "Size is certain." in slide_with(page, "certain").inner_text()
+    assert not page.locator(".slides h2:not(aside *)", has_text="Sources").count()
+    line = slide_with(page, "w" * 100).locator("pre", has_text="w" * 100)
+    assert line.bounding_box()["height"] < 40, "a line of 100 characters is broken"
+    long = slide_with(page, "39")
+    assert long.evaluate("it => it.scrollHeight > it.clientHeight && it.clientHeight <= 600")
+    assert long.evaluate("it => getComputedStyle(it).overflowY") == "auto"
