@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Measurement, Timer, set_torch_threads
 
 from qlearn.calibration import require_eval
-from qlearn.system.devices import device_of, name_device, place, synchronize
+from qlearn.system.devices import device_of, name_device, place, require_values, synchronize
 from qlearn.system.errors import explain, explained, require_positive, require_whole
 from qlearn.system.machine_load import LoadMeter, NotedTable, note_on
 from qlearn.training import collect, require_logits, require_numbers
@@ -28,10 +28,12 @@ def model_size(model: nn.Module) -> float:
 
     The state is written to memory as it would be to disk: this is right for float, dynamic,
     static and torchao models, whose packed weights ``parameters()`` does not count. A
-    TorchScript model is saved whole, its code included. What is no module is a ValueError.
+    TorchScript model is saved whole, its code included. What is no module, or holds no numbers
+    (on the meta device), is a ValueError.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"a {type(model).__name__} has no saved state: give an nn.Module.")
+    require_values(model)
     buffer = io.BytesIO()
     if isinstance(model, torch.jit.ScriptModule):
         torch.jit.save(model, buffer)
@@ -226,6 +228,7 @@ def _run(name: str, model: Callable[..., Any], inputs: Tensor | tuple) -> Callab
         )
     if isinstance(inputs, Tensor) and inputs.numel() == 0:
         raise ValueError("The inputs hold no sample: give a batch of at least one.")
+    require_values(model)
     device = device_of(model)
     arguments = [
         place(part, device) for part in (inputs if isinstance(inputs, tuple) else [inputs])
@@ -233,7 +236,9 @@ def _run(name: str, model: Callable[..., Any], inputs: Tensor | tuple) -> Callab
     if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
         require_eval(getattr(model, "_orig_mod", model), repr(name))  # what torch.compile wraps
 
-    @torch.inference_mode()
+    # What a model makes in its first call, a cache or a lazy layer's weights, has to be trainable
+    # afterwards, which a tensor of inference_mode() is not.
+    @torch.no_grad()
     def run() -> Any:
         outputs = model(*arguments)
         synchronize(device)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.data.batches import batches_of, split_batch
+from qlearn.system.errors import explained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ def calibrate(prepared: nn.Module, loader: Iterable, batches: int | None = None)
     Raises
     ------
     ValueError
-        When the model is in training mode or has no observer, or no batch was given.
+        When the model is in training mode, has no observer or fails, or no batch was given.
     """
     require_eval(prepared, "the prepared model")
     if not has_observer(prepared):
@@ -54,7 +55,8 @@ def calibrate(prepared: nn.Module, loader: Iterable, batches: int | None = None)
     samples = 0
     with torch.no_grad():
         for inputs, _ in batches_of(loader, prepared, batches):
-            prepared(inputs)
+            with explained("the prepared model fails"):
+                prepared(inputs)
             samples += len(inputs)
     if samples == 0:
         raise ValueError("nothing to calibrate with: give a loader and batches of at least one.")
@@ -84,7 +86,8 @@ def record(
     Raises
     ------
     ValueError
-        When the model is in training mode or has no layer of that name, or no batch was given.
+        When the model is in training mode, has no layer of that name or fails, a layer returns no
+        tensor, or no batch was given.
     """
     require_eval(model, "the model")
     modules = dict(model.named_modules())
@@ -95,7 +98,9 @@ def record(
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     hooked = {name: modules[name] for name in names}
     for inputs, _ in batches_of(loader, model, batches):
-        for call in run_hooked(model, hooked, inputs):
+        with explained("the model fails"):
+            calls = run_hooked(model, hooked, inputs)
+        for call in calls:
             outputs[call.name].append(call.value)
     if not any(outputs.values()):
         raise ValueError("nothing was recorded: no batch was given, or no named layer was called.")
@@ -171,7 +176,7 @@ def sqnr(reference: Tensor, approximation: Tensor) -> float:
     """Signal-to-quantization-noise ratio, 20 log10(‖x‖ / ‖x − y‖).
 
     Six decibels more halve the error. ``torch.ao.ns.fx.utils.compute_sqnr`` is the same formula
-    in float32; this one works in float64, so tiny values do not underflow.
+    in float32; this one works in float64 (complex128), so tiny values do not underflow.
 
     Parameters
     ----------
@@ -181,7 +186,8 @@ def sqnr(reference: Tensor, approximation: Tensor) -> float:
     Returns
     -------
     float
-        Decibels; inf when the two are equal.
+        Decibels; inf when the two are equal, -inf when the approximation alone is infinite, and
+        nan when either holds a NaN or the reference is infinite.
 
     Raises
     ------
@@ -192,16 +198,16 @@ def sqnr(reference: Tensor, approximation: Tensor) -> float:
         if not isinstance(given, Tensor):
             kind = type(given).__name__
             raise ValueError(f"SQNR is of two tensors, and one is a {kind}: make a tensor of it.")
-    x, y = (
-        t.dequantize().double() if t.is_quantized else t.double()
-        for t in (reference.detach(), approximation.detach())
-    )
+    given = (reference.detach(), approximation.detach())
+    whole = torch.complex128 if any(t.is_complex() for t in given) else torch.float64
+    x, y = ((t.dequantize() if t.is_quantized else t).to(whole) for t in given)
     if x.shape != y.shape:
         raise ValueError(f"shapes differ: {tuple(x.shape)} against {tuple(y.shape)}.")
     signal, noise = float(torch.linalg.vector_norm(x)), float(torch.linalg.vector_norm(x - y))
     if noise == 0:
         return math.inf
-    return 20 * math.log10(signal / noise) if signal else -math.inf
+    ratio = signal / noise  # 0 for an approximation that is infinite, too
+    return 20 * math.log10(ratio) if ratio else -math.inf
 
 
 class Call(NamedTuple):
@@ -218,8 +224,13 @@ def run_hooked(model: nn.Module, hooked: Mapping[str, nn.Module], inputs: Tensor
     """Run a model and return the calls of the hooked modules, in order."""
     calls: list[Call] = []
 
-    def hook(name: str, module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
-        result = output if isinstance(output, Tensor) else output[0]
+    def hook(name: str, module: nn.Module, args: tuple, output: object) -> None:
+        result = output[0] if isinstance(output, tuple | list) and output else output
+        if not isinstance(result, Tensor):
+            raise ValueError(
+                f"the layer {name!r} returns a {type(output).__name__}: name one that returns a "
+                "tensor, or a tuple that begins with one."
+            )
         value = result.dequantize() if result.is_quantized else result.detach().clone()
         # A copy, because a later ReLU may work in place.
         calls.append(Call(name, module, args[0] if args else None, result, value))

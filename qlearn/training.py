@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ def fit(
     ------
     ValueError
         If ``epochs`` or ``learning_rate`` is not positive, the loader or the model has nothing to
-        train, or the outputs are no logits.
+        train, the inputs or the first outputs are no numbers, or the outputs are no logits.
     FloatingPointError
         If the loss becomes infinite or not a number.
     """
@@ -103,6 +103,8 @@ def _check(model: nn.Module, loader: DataLoader, epochs: int, learning_rate: flo
             "The model has no parameters to train; a converted model has none, so train the float "
             "model or the one that prepare_qat returned."
         )
+    with explained("the model cannot be trained"):
+        model.train()
 
 
 def _epoch(
@@ -112,6 +114,8 @@ def _epoch(
     total, correct, seen = 0.0, 0, 0
     for inputs, labels in batches_of(loader, model):
         labels = as_labels(labels, inputs)
+        if not len(labels):
+            raise ValueError("a batch of the training loader holds no samples: leave it out.")
         optimizer.zero_grad()
         with explained("the model fails"):
             logits = require_logits(model(inputs), labels)
@@ -119,11 +123,9 @@ def _epoch(
         loss = nn.functional.cross_entropy(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise FloatingPointError(
-                f"The loss became {value}; build the model anew and train it with a lower "
-                f"learning_rate than {optimizer.param_groups[0]['lr']:g}."
-            )
-        loss.backward()
+            _explain_loss(value, inputs, logits, optimizer)
+        with explained("the model cannot be trained"):
+            loss.backward()
         optimizer.step()
         total += value * labels.numel()
         correct += int((logits.argmax(1) == labels).sum())
@@ -131,6 +133,26 @@ def _epoch(
         bar.set_postfix_str(f"loss {total / seen:.3f}, accuracy {correct / seen:.3f}", False)
         bar.update()
     return total / seen, correct / seen
+
+
+def _explain_loss(
+    value: float, inputs: Tensor, logits: Tensor, optimizer: torch.optim.Optimizer
+) -> NoReturn:
+    """Say why a loss is not finite: the inputs, the weights at the start, or the training."""
+    if not inputs.isfinite().all():
+        raise ValueError(
+            "the inputs of a batch are not finite: look for the samples that hold a NaN or an "
+            "infinite value."
+        )
+    if not optimizer.state and not logits.isfinite().all():  # before the first step
+        raise ValueError(
+            "the model's outputs are not finite before it is trained: look for a weight that is "
+            "not isfinite(), or build the model anew."
+        )
+    raise FloatingPointError(
+        f"The loss became {value}; build the model anew and train it with a lower "
+        f"learning_rate than {optimizer.param_groups[0]['lr']:g}."
+    )
 
 
 def evaluate(model: Callable[[Tensor], Tensor], loader: Iterable) -> float:

@@ -161,6 +161,25 @@ def test_compare_names_the_model_that_cannot_run(mlp):
         )
 
 
+class Caches(nn.Module):
+    """Makes in its first call what it keeps: a tensor, and a lazy layer's weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.LazyLinear(3), None
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale = torch.ones(x.shape[1])
+        return self.layer(x * self.scale)
+
+
+def test_a_model_can_be_trained_after_its_first_call_was_timed():
+    model = Caches().eval()
+    benchmarking.latency(model, torch.rand(4, 8), min_run_time=0.001)
+    qlearn.fit(model, [(torch.rand(4, 8), torch.arange(4) % 3)], epochs=1)
+
+
 def test_compare_refuses_training_mode_and_nothing(mlp):
     with pytest.raises(ValueError, match="'m' is in training mode"):
         qlearn.compare({"m": mlp.train()}, torch.rand(1, 1, 28, 28))

@@ -131,6 +131,14 @@ def test_calibrate_refuses(cnn, train):
     for loader, batches in (([], None), (train, 0)):
         with pytest.raises(ValueError, match="at least one"):
             calibration.calibrate(prepared, loader, batches)
+    images = train[0][0]
+    for wrong, message in (
+        (images[:, :, :9], "shape"),
+        (images.double(), r"float32 inputs.*x\.new_zeros"),
+        (images * math.nan, "not finite"),
+    ):
+        with pytest.raises(ValueError, match=f"the prepared model fails: .*{message}"):
+            calibration.calibrate(prepared, wrong)
     with pytest.raises(ValueError, match=r"training mode.*eval\(\)"):
         calibration.calibrate(prepared.train(), train)
 
@@ -162,6 +170,22 @@ def test_record_refuses(cnn, train):
         calibration.record(cnn, ["conv1"], [])
     with pytest.raises(ValueError, match="training mode"):
         calibration.record(copy.deepcopy(cnn).train(), ["conv1"], train)
+    with pytest.raises(ValueError, match="the model fails: .*different types"):
+        calibration.record(cnn, ["conv1"], train[0][0].double())
+    with pytest.raises(ValueError, match="layer 'inner' returns a dict: name one"):
+        calibration.record(Named().eval(), ["inner"], train)
+
+
+class Named(nn.Module):
+    """A model whose layer returns a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Identity()
+        self.inner.forward = lambda x: {"logits": x}
+
+    def forward(self, x):
+        return self.inner(x)["logits"]
 
 
 # observer_study
@@ -251,6 +275,10 @@ def test_sqnr_edges():
     assert calibration.sqnr(x * 0, y) == -math.inf
     quantized = torch.quantize_per_tensor(x, 0.05, 128, torch.quint8)
     assert calibration.sqnr(x, quantized) == calibration.sqnr(x, quantized.dequantize())
+    turned = torch.complex(x, y)
+    assert calibration.sqnr(turned, 1.1 * turned) == pytest.approx(20, abs=1e-4)
+    assert calibration.sqnr(x, x * math.inf) == -math.inf
+    assert math.isnan(calibration.sqnr(x, x * math.nan))
     with pytest.raises(ValueError, match="shapes differ"):
         calibration.sqnr(x, y[:5])
 

@@ -1,4 +1,5 @@
 import copy
+import math
 import re
 
 import pytest
@@ -111,6 +112,59 @@ def test_fit_stops_at_a_loss_that_is_not_a_number(model, loaders):
     with pytest.raises(FloatingPointError, match="lower learning_rate than 1e\\+30"):
         fit(model, loaders[0], epochs=2, learning_rate=1e30)
     assert not model.training
+
+
+ROWS = torch.rand(16, 8)
+
+
+def overwrites(y):
+    y = y.exp()
+    y += 1
+    return y
+
+
+def spoilt(value):
+    model = nn.Linear(8, 5)
+    nn.init.constant_(model.bias, value)
+    return model
+
+
+UNTRAINABLE = {
+    "no gradient": (lambda: Returns(make=torch.Tensor.detach), ROWS, "leave torch.no_grad"),
+    "in place": (lambda: Returns(make=overwrites), ROWS, "in place.*gives a new tensor"),
+    "an empty batch": (lambda: nn.Linear(8, 5), ROWS[:0], "holds no samples: leave it out"),
+    "NaN inputs": (lambda: nn.Linear(8, 5), ROWS * math.nan, "inputs of a batch are not finite"),
+    "NaN weights": (lambda: spoilt(math.nan), ROWS, "not finite before it is trained"),
+    "infinite weights": (lambda: spoilt(math.inf), ROWS, "not finite before it is trained"),
+    "one sample": (
+        lambda: nn.Sequential(nn.Linear(8, 5), nn.BatchNorm1d(5)), ROWS[:1], "drop_last=True"
+    ),
+    "exported": (
+        lambda: torch.export.export(Returns(), (ROWS,)).module(), ROWS, "no training mode"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNTRAINABLE)
+def test_fit_says_what_keeps_a_model_from_being_trained(kind):
+    make, inputs, message = UNTRAINABLE[kind]
+    with pytest.raises(ValueError, match=message):
+        fit(make(), [(inputs, torch.arange(len(inputs)) % 5)], epochs=1)
+
+
+def test_a_model_without_numbers_is_refused_by_all_that_measures():
+    with torch.device("meta"):
+        model = nn.Linear(8, 5).eval()
+    batches = [(ROWS, torch.arange(16) % 5)]
+    for function in (
+        lambda: fit(model, batches, epochs=1),
+        lambda: evaluate(model, batches),
+        lambda: qlearn.compare({"a": model}, ROWS),
+        lambda: qlearn.latency(model, ROWS),
+        lambda: qlearn.model_size(model),
+    ):
+        with pytest.raises(ValueError, match="meta device and hold no numbers: build it on the"):
+            function()
 
 
 def test_evaluate_counts_the_largest_logit_at_the_label():
@@ -320,6 +374,7 @@ def test_inputs_that_are_not_whole_in_memory_are_right(model):
     ("samples", "message"),
     [
         (data.DataSet(TensorDataset(X, Y), TensorDataset(X, Y), ("a",)), "give .train or .test"),
+        (data.Samples(X[:0], Y[:0]), "holds no (batches|samples)"),
         ([X], "hold no labels"),
         (X, "hold no labels"),
         (TensorDataset(X), "hold no labels"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from qlearn.data.common import DataSet
-from qlearn.system.devices import device_of, place
+from qlearn.system.devices import device_of, place, require_values
 
 SIZE = 64  # samples a batch, of what comes without batches
 LABELS = ("label", "labels", "target", "targets", "y")  # keys of a batch that is a dict
@@ -37,8 +37,9 @@ def batches_of(
     Raises
     ------
     ValueError
-        If something is no batch of inputs.
+        If something is no batch of inputs, or the model holds no numbers.
     """
+    require_values(model)
     device, batches = device_of(model), iter(as_loader(samples))
     for _ in itertools.count() if limit is None else range(limit):
         try:
@@ -71,7 +72,8 @@ def as_loader(samples: Iterable, shuffle: bool = False) -> Iterable:
     if isinstance(samples, Tensor | np.ndarray):
         samples = TensorDataset(as_tensor(samples))
     if isinstance(samples, Dataset):
-        shuffle = shuffle and not isinstance(samples, IterableDataset)
+        # An empty set has no batches; to shuffle it is an error of PyTorch's.
+        shuffle = shuffle and not isinstance(samples, IterableDataset) and len(samples) > 0
         # From its own generator, so that the caller's random numbers stay as they are; and without
         # a last training batch of one sample, as in loaders().
         generator = torch.Generator().manual_seed(0)

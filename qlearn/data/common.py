@@ -48,12 +48,21 @@ class Samples(Dataset):
 
 
 def require_data_set(data: object) -> None:
-    """Raise a ValueError when something has no train and test part."""
+    """Raise a ValueError when something has no train and test part, or these hold no samples."""
     if not all(hasattr(data, part) for part in ("train", "test")) or isinstance(data, nn.Module):
         raise ValueError(
             f"a {type(data).__name__} is no data set with a train and a test part: give one of "
             "qlearn.data, or qlearn.data.DataSet(train, test, classes)."
         )
+    for name, part in (("train", data.train), ("test", data.test)):
+        # A loader has a length and no samples; an IterableDataset, samples and no length.
+        if not hasattr(part, "__len__") or not hasattr(part, "__getitem__"):
+            raise ValueError(
+                f"the {name} part of the data is a {type(part).__name__}: give a Dataset with "
+                "__len__ and __getitem__, or a list of (input, label)."
+            )
+        if len(part) == 0:
+            raise ValueError(f"the {name} part of the data holds no samples: give it some.")
 
 
 def split(
@@ -95,7 +104,7 @@ def loaders(dataset: DataSet, batch_size: int = 64, seed: int = 0) -> tuple[Data
     Raises
     ------
     ValueError
-        If ``dataset`` is none, or ``batch_size`` is less than 1.
+        If ``dataset`` is none or has an empty part, or ``batch_size`` is less than 1.
     """
     require_data_set(dataset)
     require_whole("batch_size", batch_size)

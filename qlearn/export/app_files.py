@@ -138,5 +138,6 @@ def _write_text(path: Path, text: str) -> None:
 
 def _write_bytes(path: Path, values: Tensor) -> None:
     """Write values in C order, little-endian, as they are in memory on every machine of today."""
+    whole = values.detach().contiguous().flatten()  # as bytes: NumPy has no bfloat16
     with write_whole(path) as unfinished:
-        unfinished.write_bytes(values.detach().contiguous().numpy().tobytes())
+        unfinished.write_bytes(whole.view(torch.uint8).numpy().tobytes())

@@ -97,6 +97,8 @@ def require_runnable(
         raise Refusal(f"The model is a {type(model).__name__}: give an nn.Module.")
     if not isinstance(example, Tensor):
         raise Refusal(f"The example is a {type(example).__name__}: give one input tensor.")
+    if not example.numel():
+        raise Refusal("The example holds no sample: give an input of at least one.")
     if has_observer(model):
         raise Refusal("The model still has observers: convert it first, then export it.")
     if calibration is not None:
@@ -122,6 +124,12 @@ def require_runnable(
         ) from error
     if not isinstance(outputs, Tensor):
         raise Refusal(f"The model returns a {type(outputs).__name__}: let it return one tensor.")
+    if outputs.ndim == 0 or outputs.is_complex():
+        kind = "complex numbers" if outputs.is_complex() else "a single number"
+        raise Refusal(
+            f"The model returns {kind}: let it return a tensor of real numbers, samples first "
+            "(torch.view_as_real makes one of complex numbers)."
+        )
     if not outputs.isfinite().all():
         raise Refusal("The model's own outputs are not finite: fix it before you export it.")
     return model

@@ -62,6 +62,7 @@ def torchscript(
 
 
 def _script(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if isinstance(model, torch.jit.ScriptModule):
         return model
     if any(type(value.data).__module__.startswith("torchao") for value in model.parameters()):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.calibration import calibrate, has_observer, sqnr
-from qlearn.system.errors import ELSEWHERE
+from qlearn.system.causes import ELSEWHERE
 from qlearn.system.noise import quiet
 
 if TYPE_CHECKING:

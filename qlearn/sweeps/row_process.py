@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from unittest import mock
 
-from qlearn.system.errors import explain
+from qlearn.system.errors import explain, explained
 
 ROW_TIMEOUT = 300  # seconds that one row may take
 TIMING = 0.5  # seconds, for each of the two models of a row
@@ -34,6 +34,14 @@ FORKS = sys.platform == "linux"
 CONTEXT = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 if FORKS:  # a process has one such server, and imports what the last list before its start says
     CONTEXT.set_forkserver_preload(PRELOADED)
+
+
+def require_sendable(model: object) -> None:
+    """Raise a ValueError when a model cannot be sent to the process of any row."""
+    import cloudpickle
+
+    with explained("the model cannot be sent to another process, which each row has"):
+        cloudpickle.dumps(model)
 
 
 def run_row(task: tuple, scheme: object) -> tuple[dict[str, float | str], bool]:
@@ -102,6 +110,7 @@ def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[
 
     from qlearn.benchmarking import compare
     from qlearn.data import loaders
+    from qlearn.data.batches import batches_of
 
     torch.set_num_threads(threads)
     torch.backends.quantized.engine = engine
@@ -109,7 +118,7 @@ def measure(model, data, batch: int, threads: int, engine: str, scheme) -> dict[
     began = time.perf_counter()
     made = scheme(model, train)
     seconds = time.perf_counter() - began
-    inputs = torch.stack([data.test[index][0] for index in range(batch)])
+    inputs, _ = next(batches_of(loaders(data, batch)[1]))
     try:
         table = compare({"float": model, "quantized": made}, inputs, test, threads, TIMING)
     except ValueError as error:

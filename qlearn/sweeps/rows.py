@@ -15,8 +15,10 @@ from types import ModuleType
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from qlearn.data import DataSet
+from qlearn.data.batches import SIZE, as_labels, batches_of
 from qlearn.quantization.schemes import Scheme
 from qlearn.system.cache import home, source_digest, write_whole
 
@@ -50,8 +52,9 @@ def digest_of(model: nn.Module, data: DataSet, batch: int) -> str | None:
         for part in _parts_of_model(model):
             digest.update(part)
         for samples in (data.train, data.test):
-            for sample, label in (samples[index] for index in range(len(samples))):
-                digest.update(_bytes(sample) + str(int(label)).encode())
+            loader = DataLoader(samples, SIZE, generator=torch.Generator())
+            for inputs, labels in batches_of(loader):
+                digest.update(_bytes(inputs) + _bytes(as_labels(labels, inputs)))
     except (RuntimeError, TypeError, AttributeError):  # sparse, scripted or on another device
         return None
     return digest.hexdigest()

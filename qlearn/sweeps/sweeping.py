@@ -10,10 +10,11 @@ from torch import nn
 from tqdm import tqdm
 
 from qlearn.calibration import require_eval
-from qlearn.data import DataSet
+from qlearn.data import DataSet, loaders
+from qlearn.data.batches import as_labels, batches_of
 from qlearn.data.common import require_data_set
 from qlearn.quantization.schemes import ALL, Scheme
-from qlearn.sweeps.row_process import run_row
+from qlearn.sweeps.row_process import require_sendable, run_row
 from qlearn.sweeps.rows import digest_of, keep_row, kept_row, path_of
 from qlearn.system.errors import explained, require_positive, require_whole
 from qlearn.system.machine_load import NotedTable
@@ -47,8 +48,8 @@ def sweep(
     Parameters
     ----------
     model
-        A float model in eval mode, from a batch of inputs to N×classes logits. It may be of a
-        class defined in a notebook.
+        A float model in eval mode, from a batch of inputs to N×classes logits, or
+        N×classes×positions for a text. It may be of a class defined in a notebook.
     schemes
         Names of ``qlearn.schemes.ALL``, or a mapping from names to functions of your own, each
         of (model, training loader).
@@ -75,8 +76,9 @@ def sweep(
     Raises
     ------
     ValueError
-        If a name is unknown, the model is in training mode, the data are no set, the limit is no
-        number, or the test set has fewer samples than the batch.
+        If a name is unknown, the model is in training mode, fails or cannot be sent to another
+        process, the data are no set, the limit is no number, or the test set has fewer samples
+        than the batch.
     """
     chosen = _chosen(schemes)
     require_eval(model, "the model")
@@ -87,9 +89,10 @@ def sweep(
     require_whole("batch", batch)
     if batch > samples:
         raise ValueError(f"batch is {batch}; it has to be from 1 to {samples}, the test samples.")
+    inputs, labels = next(batches_of(loaders(data, batch)[1], model))
     with explained("the model fails"), torch.no_grad():
-        inputs = torch.stack([data.test[index][0] for index in range(batch)])
-        require_numbers(require_logits(model(inputs)))
+        require_numbers(require_logits(model(inputs), as_labels(labels, inputs)))
+    require_sendable(model)
     content = digest_of(model, data, batch)
     rows, begun = {}, time.monotonic()
     bar = tqdm(chosen.items(), desc="sweep", unit="scheme", file=sys.stdout, ncols=80)

@@ -14,6 +14,16 @@ def device_of(model: object) -> torch.device | None:
     return next((tensor.device for tensor in tensors), None)
 
 
+def require_values(model: object) -> None:
+    """Raise a ValueError when all of a model's parameters are on the meta device."""
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    if parameters and all(parameter.is_meta for parameter in parameters):
+        raise ValueError(
+            "the model's weights are on the meta device and hold no numbers: build it on the CPU, "
+            "or load a checkpoint into it with load_state_dict(…, assign=True)."
+        )
+
+
 def place(inputs: object, device: torch.device | None) -> object:
     """Return a tensor on a device and whole in memory, as ``view`` asks; all else as it is."""
     if not isinstance(inputs, Tensor):

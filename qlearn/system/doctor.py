@@ -65,7 +65,9 @@ def show(findings: list[Finding]) -> None:
     from rich.table import Table
 
     colours = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
-    table = Table("", "what", "found", "what that means")
+    table = Table("")
+    for head in ("what", "found", "what that means"):
+        table.add_column(head, overflow="fold")  # on a narrow terminal no word is cut
     for finding in findings:
         verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
         table.add_row(verdict, finding.subject, finding.found, finding.meaning)

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +42,14 @@ class Decides(Does):
 class Chance(Does):
     def forward(self, x):
         return torch.rand_like(self.linear(x).mean((1, 2)))
+
+
+class Typed(Does):
+    def apply(self, x, function: Callable[..., Any]):
+        return function(x)
+
+    def forward(self, x):
+        return self.apply(x, self.function)
 
 
 class Double(torch.autograd.Function):
@@ -105,6 +115,9 @@ REFUSED = {
     "two outputs": ("ONNX", lambda: Does(lambda y: (y, y)), "returns a tuple"),
     "not converted": ("TorchScript", unfinished, "still has observers"),
     "not a number": ("ONNX", not_a_number, "own outputs are not finite"),
+    "a single number": ("ONNX", lambda: Does(torch.sum), "returns a single number: let it"),
+    "complex": ("TorchScript", lambda: Does(torch.fft.fft), "returns complex numbers: let it"),
+    "a type": ("TorchScript", Typed, "does not know the type Callable"),
     "wrong shape": ("TorchScript", lambda: nn.Linear(5, 5), "of shape (1, 1, 28, 28)"),
 }
 
@@ -121,6 +134,18 @@ def test_refusal_is_one_sentence_and_keeps_the_older_file(case, tmp_path, capfd)
     assert "\n" not in said and len(said) < 400 and said.endswith("."), said
     assert os.listdir(tmp_path) == [path.name] and path.read_text() == "an older file"
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("target", WRITERS)
+def test_an_example_without_samples_is_refused(target, tmp_path):
+    write, suffix = WRITERS[target]
+    with pytest.raises(ValueError, match="example holds no sample"):
+        write(Does().eval(), IMAGE[:0], tmp_path / f"model{suffix}")
+
+
+def test_a_compiled_model_is_written_as_torchscript(tmp_path):
+    compiled = torch.compile(models.MLP().eval(), backend="eager")
+    assert export.torchscript(compiled, IMAGE, tmp_path / "model.pt").top1 == 1
 
 
 def test_a_full_disk_stays_an_error_of_the_system(tmp_path, monkeypatch):

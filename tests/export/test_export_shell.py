@@ -154,6 +154,15 @@ def test_an_exported_program_as_it_is(run, program):
     assert sorted(os.listdir("exported")) == ["small.app", "small.pt", "small.pte"]
 
 
+def test_a_program_in_16_bits_is_written(run):
+    model = nn.Linear(4, 3).bfloat16().eval()
+    example = (torch.rand(1, 4).bfloat16(),)
+    torch.export.save(torch.export.export(model, example), "half.pt2")
+    result = run("half.pt2", "--to", "torchscript")
+    assert result.exit_code == 0, result.output
+    assert os.path.getsize("exported/half.app/example.bin") == 8
+
+
 def test_one_refused_format_leaves_the_others(run, program):
     class Sorts(nn.Module):
         def forward(self, x):

@@ -307,8 +307,63 @@ class Peculiar(torch.nn.Module):
     assert (table["accuracy"].notna() ^ (table["reason"] != "")).all()
 
 
-def test_a_model_that_cannot_be_sent_is_a_reason(cache):
+def generating():
     model = perceptron()
     model.generator = (index for index in range(3))
-    table = sweeping.sweep(model, ["fp32"], images())
-    assert "cannot be sent" in table.loc["fp32", "reason"]
+    return model
+
+
+def parametrized():
+    model = perceptron()
+    nn.utils.parametrizations.weight_norm(model[1])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (generating, "cannot pickle"),
+        (parametrized, "remove_parametrizations"),
+        (lambda: torch.jit.script(perceptron()), "give the nn.Module that it was made from"),
+    ],
+)
+def test_a_model_that_cannot_be_sent_is_refused_once(make, message):
+    with pytest.raises(ValueError, match=f"cannot be sent to another process.*{message}"):
+        sweeping.sweep(make(), ["fp32"], images())
+
+
+X, Y = torch.rand(8, 1, 8, 8), torch.arange(8) % 2
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return zip(X, Y, strict=True)
+
+
+PARTS = {
+    "iterable": (Endless(), "is a Endless: give a Dataset with __len__"),
+    "loader": (torch.utils.data.DataLoader(data.Samples(X, Y)), "is a DataLoader: give a Dataset"),
+    "empty": (data.Samples(X[:0], Y[:0]), "holds no samples"),
+    "words": ([(image, "cat") for image in X], "no numbers.*number the classes from 0"),
+    "an unknown label": ([(image, 2) for image in X], "a label 2, and the model has 2 outputs"),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_data_that_cannot_be_swept_is_refused_once(kind):
+    part, message = PARTS[kind]
+    with pytest.raises(ValueError, match=message):
+        sweeping.sweep(perceptron(), ["fp32"], data.DataSet(part, part, ("a", "b")))
+
+
+@pytest.mark.parametrize("kind", ["dicts", "arrays", "text"])
+def test_what_evaluate_takes_is_swept(cache, kind):
+    samples = {
+        "dicts": [{"image": image, "label": int(label)} for image, label in zip(X, Y, strict=True)],
+        "arrays": [(image.numpy(), label.numpy()) for image, label in zip(X, Y, strict=True)],
+        "text": torch.utils.data.TensorDataset(*[torch.arange(32).view(8, 4) % 5] * 2),
+    }[kind]
+    text = nn.Sequential(nn.Embedding(5, 4), nn.Conv1d(4, 5, 1)).eval()  # 4 classes, 5 positions
+    model = text if kind == "text" else perceptron()
+    table = sweeping.sweep(model, ["fp32"], data.DataSet(samples, samples, ("a", "b")))
+    assert table.loc["fp32", "reason"] == "" and list(cache.glob("sweeps/*.json"))
