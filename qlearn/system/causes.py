@@ -99,12 +99,12 @@ CAUSES = {
     r"is not finite": (
         "weights or activations are not finite: look for a layer whose output is not isfinite()"
     ),
-    r"[Pp]arametriz": (
+    r"[Pp]arametriz|as parameter 'weight'": (
         "a layer computes its weight anew in each call (weight_norm, spectral_norm): call "
         'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight") first'
     ),
     r"'\w*(?:Structured|Unstructured|PruningMethod|WeightNorm|SpectralNorm)' object|"
-    r"no attribute '\w+_(?:mask|orig|g)'|as parameter 'weight'": (
+    r"no attribute '\w+_(?:mask|orig|g)'": (
         "a hook computes a layer's weight anew in each call: call torch.nn.utils.prune."
         'remove(layer, "weight") for a pruned layer, or torch.nn.utils.remove_weight_norm(layer) '
         "or remove_spectral_norm(layer), first"
