@@ -29,7 +29,8 @@ def doctor(
     from qlearn.system.doctor import examine, show
 
     findings = examine()
-    show(findings)
+    with exiting_on(OSError):  # a table that goes into a file may find no room
+        show(findings)
     if send is not None:
         from qlearn.room import laptop
 
@@ -68,7 +69,9 @@ def prepare(
 
 @app.command()
 def lab(
-    port: Annotated[int | None, typer.Option(help="TCP port to listen on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="TCP port to listen on.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the first lesson in a browser.")] = True,
 ) -> None:
     """Open the course in JupyterLab."""
@@ -98,7 +101,7 @@ def export(
     """Write a model for other runtimes, run each file, and write beside it what an app needs."""
     from qlearn.export.command import export_command
 
-    raise typer.Exit(export_command(model, to.split(","), int8, output, dynamic))
+    raise typer.Exit(export_command(model, kit.split_list(to), int8, output, dynamic))
 
 
 @app.command("arm-check")
@@ -153,13 +156,15 @@ def phone(
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0: a free one.")] = 0,
     models: Annotated[str | None, typer.Option(help="For example small_cnn,resnet18.")] = None,
     runtime: Annotated[Path | None, typer.Option(help="Folder with onnxruntime-web.")] = None,
-    reports: Annotated[Path | None, typer.Option(help="File that reports are added to.")] = None,
+    reports: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File that reports are added to.")
+    ] = None,
 ) -> None:
     """Serve a page on which phones time fp32 against int8, and collect their reports."""
     from qlearn.room.phone import MODELS, serve
     from qlearn.room.phone.terminal import serve_until_interrupted
 
-    names = models.split(",") if models is not None else list(MODELS)
+    names = kit.split_list(models) if models is not None else list(MODELS)
     with exiting_on(OSError, RuntimeError, ValueError):
         server = serve(names, lan, address, port, runtime, reports)
     serve_until_interrupted(server)
@@ -172,7 +177,9 @@ def room(
         str | None, typer.Option(help="Address to listen on, if not --lan's.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0: a free one.")] = 0,
-    log: Annotated[Path | None, typer.Option(help="File that events are added to.")] = None,
+    log: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File that events are added to.")
+    ] = None,
 ) -> None:
     """Serve the board, which shows a room how far it is and who is stuck, and the phone lab."""
     from qlearn.room.serving import open_room, serve_until_interrupted

@@ -1,5 +1,6 @@
 """The commands: what they print, and the exit code that scripts rely on."""
 
+import errno
 import importlib.metadata
 import subprocess
 import sys
@@ -112,6 +113,33 @@ def test_lab_without_the_lessons_says_so_in_a_sentence(run, monkeypatch, tmp_pat
     assert result.exit_code == 1
     assert f"The lessons are not in {tmp_path}" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["lab", "--port", "99999"], "65535"),
+        (["room", "--log", "/"], "is a directory"),
+        (["phone", "--reports", "/"], "is a directory"),
+    ],
+)
+def test_a_wrong_option_gets_a_sentence(run, words, sentence):
+    result = run(*words)
+    assert result.exit_code == 2 and sentence in result.output
+
+
+def test_doctor_cuts_no_word_on_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "…" not in run("doctor").output
+
+
+def test_doctor_says_in_a_sentence_that_there_is_no_room(run, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(doctor, "show", fail)
+    result = run("doctor")
+    assert result.exit_code == 1 and "No space left" in result.output
 
 
 def test_importing_qlearn_costs_little_more_than_torch():

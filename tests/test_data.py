@@ -1,6 +1,10 @@
+import csv
+import gzip
 import os
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from qlearn import data
+from qlearn.data.image_files import to_rgb
 
 
 def labels_of(part: data.Samples) -> list[int]:
@@ -359,11 +364,90 @@ def test_image_folder_turns_each_format_once(small_folder):
         ("i.tif", ramp(np.int32, 10**6), "32-bit integers from 0 to 1e"),
         ("twelve.tif", ramp(np.uint16, 4095), "16-bit values end at 4095 of 65535"),
         ("ten.png", ramp(np.uint16, 1023), "16-bit values end at 1023 of 65535"),
+        ("14.png", ramp(np.uint16, 16383), "16-bit values end at 16383 of 65535"),
     ],
 )
 def test_image_folder_refuses_values_of_unknown_range(small_folder, name, image, reason):
     with pytest.raises(ValueError, match=f"1 image .*{name}: .*{reason}.*skip_broken=True"):
         painted(small_folder, name, image)
+
+
+def deep_png(channels, values, transparent=None):
+    """A PNG of one row of 16-bit values, which Pillow does not write in colour."""
+
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(
+        ">IIBBBBB", len(values) // channels, 1, 16, {1: 0, 3: 2}[channels], 0, 0, 0
+    )
+    row = b"\0" + np.array(values, ">u2").tobytes()
+    clear = (
+        b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent) * channels)
+    )
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + clear
+            + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b""))  # fmt: skip
+
+
+@pytest.mark.parametrize("top", [1023, 4095, 16383, 65535])
+def test_image_folder_knows_colours_of_fewer_bits_than_their_file(small_folder, top):
+    file = small_folder / "train" / "cats" / "deep.png"
+    file.write_bytes(deep_png(3, [top] * 12))
+    if top < 65535:
+        with pytest.raises(ValueError, match=f"deep.png: its 16-bit values end at {top} of 65535"):
+            data.image_folder(small_folder, size=8)
+    else:
+        train = data.image_folder(small_folder, size=8).train
+        assert train[[path for path, _ in train.files].index(file)][0].min() == 1
+
+
+def test_image_folder_reads_white_in_16_bits_of_grey(small_folder):
+    seen = painted(small_folder, "w.tif", ramp(np.uint16, 65535), tiffinfo={262: 0})
+    assert seen[0, 0, 0] > 0.98 and seen[0, -1, -1] < 0.02
+    file = small_folder / "train" / "cats" / "clear.png"
+    for channels in (1, 3):
+        values = [700] * 8 * channels + [40_000] * channels
+        file.write_bytes(deep_png(channels, values, transparent=700))
+        with Image.open(file) as image:
+            assert np.asarray(to_rgb(image))[0].tolist() == [[255] * 3] * 8 + [[156] * 3]
+
+
+def test_image_folder_reports_folders_that_it_does_not_read(small_folder, capsys):
+    (small_folder / "train" / "cats" / "more").symlink_to(small_folder / "test" / "dogs")
+    for folder in ("val", "@eaDir", "__MACOSX", "train/cats/@eaDir", "train/@eaDir"):
+        (small_folder / folder).mkdir()
+        Image.new("L", (4, 4), len(folder)).save(small_folder / folder / "1.png")
+    assert len(data.image_folder(small_folder, size=8).train) == 4
+    said = capsys.readouterr().out
+    assert "1 linked folder" in said and "val/ beside train/ and test/" in said
+    assert "@eaDir" not in said and "MACOSX" not in said
+
+
+def test_image_folder_takes_accents_in_either_form(small_folder):
+    for part, name in (("train", "caf\u00e9"), ("test", "cafe\u0301")):
+        (small_folder / part / "cats").rename(small_folder / part / name)
+    assert data.image_folder(small_folder, size=8).classes == ("caf\u00e9", "dogs")
+    (small_folder / "test" / "caf\u00e9").mkdir()
+    with pytest.raises(ValueError, match="one name, with its accents written in two ways"):
+        data.image_folder(small_folder, size=8)
+
+
+def test_image_folder_names_the_reason_and_the_way_out(small_folder, monkeypatch):
+    for file in (small_folder / "train" / "cats").iterdir():
+        file.unlink()
+    for file in (small_folder / "test" / "cats").iterdir():
+        (small_folder / "train" / "cats" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match=r"\d .png \(in train/ and test/, so not in train\), and"):
+        data.image_folder(small_folder, size=8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match=r"it has too many pixels: save it smaller"):
+        data.image_folder(small_folder, size=8)
+    with pytest.raises(ValueError, match="is a file; unpack it first"):
+        data.image_folder(file, size=8)
+    (small_folder / "train").rename(small_folder / "Train")
+    with pytest.raises(FileNotFoundError, match="holds Train/; rename it to train/"):
+        data.image_folder(small_folder, size=8)
 
 
 def test_image_folder_names_what_a_class_without_images_holds(small_folder):
@@ -460,6 +544,13 @@ CYRILLIC = "text,kind\nпривет,a\nмир,a\nдруг,b\nдом,b\n"
         (b"%PDF-1.7\n\xe2\xe3", "is a PDF; .*save it as CSV"),
         (b"\x1f\x8b\x08\x00\x00", "compressed by gzip; rename it to end in .csv.gz"),
         (UMLAUTS.encode() + b"d\0n,a\n", "Line 6 of .* holds a zero byte"),
+        (UMLAUTS.encode("utf-16-be"), 'encoding="utf-16-be"'),
+        (UMLAUTS.encode("utf-32"), 'encoding="utf-32"'),
+        (UMLAUTS.encode("utf-32-le"), 'encoding="utf-32-le"'),
+        (b"\xff\x00\x00\x80\x00\x12\x00\x00", "Line 1 of .* zero byte, .*no CSV"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "is an image; give a file of texts"),
+        (b'[\n {"text": "hi", "kind": "a"}]', "is JSON; read it with pandas"),
+        (b'{"text": "hi", "kind": "a"}\n{"text"', "is JSON; read it with pandas"),
     ],
 )
 def test_text_csv_names_the_encoding(tmp_path, content, message):
@@ -480,6 +571,82 @@ def test_text_csv_takes_an_encoding_and_a_separator(tmp_path, encoding):
     for wrong, message in (({"encoding": "utf8x"}, "no encoding"), ({"sep": ";;"}, "one char")):
         with pytest.raises(ValueError, match=message):
             data.text_csv(file, text="text", label="kind", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "message"),
+    [
+        (UMLAUTS.encode(), "cp1252", "is not cp1252 but UTF-8: leave encoding= out"),
+        (UMLAUTS.encode("utf-8-sig"), "latin-1", "is not latin-1 but UTF-8"),
+        (UMLAUTS.replace("schön", "“schön”").encode("cp1252"), "latin-1", 'Line 2.*"cp1252"'),
+        (UMLAUTS.encode("utf-16-be"), "utf-16", 'looks like UTF-16-BE; give encoding="utf-16-be"'),
+        (UMLAUTS.encode("utf-32"), "utf-16", 'is not UTF-16 .*encoding="utf-32"'),
+        (UMLAUTS.encode(), 5, "encoding is 5; give its name"),
+    ],
+)
+def test_text_csv_refuses_an_encoding_that_takes_anything(tmp_path, content, encoding, message):
+    file = tmp_path / "own.csv"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        data.text_csv(file, text="text", label="kind", encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_text_csv_takes_the_mark_off_a_files_start(tmp_path, encoding):
+    file = tmp_path / "own.csv"
+    file.write_bytes(("\ufeff" + UMLAUTS).encode(encoding))
+    options = {"encoding": encoding, "test_share": 0.5}
+    assert data.text_csv(file, text="text", label="kind", **options).classes == ("a", "b")
+
+
+def test_text_csv_reads_long_texts_and_numpys_positions_and_names_damage(tmp_path):
+    file = tmp_path / "own.csv.gz"
+    rows = "\n".join(f'"text {n}{" a" * 70_000}",{n % 2}' for n in range(4))
+    file.write_bytes(gzip.compress(rows.encode()))
+    limit = csv.field_size_limit()
+    columns = {"text": np.int64(0), "label": np.int64(1)}
+    assert data.text_csv(file, **columns, test_share=0.5).classes == ("0", "1")
+    assert csv.field_size_limit() == limit
+    content = bytearray(file.read_bytes())
+    content[20:30] = b"\xff" * 10
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="own.csv.gz cannot be read as CSV: "):
+        data.text_csv(file, **columns)
+    with pytest.raises(FileNotFoundError, match="is a folder; give the path of the CSV"):
+        data.text_csv(tmp_path, **columns)
+    with pytest.raises(ValueError, match="is an address: download it first"):
+        data.text_csv("https://example.org/a.csv", **columns)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"length": "64"}, {"length": 6.5}, {"length": None}, {"length": True}, {"length": 0},
+     {"test_share": "0.2"}, {"test_share": None}, {"test_share": float("nan")}],
+)  # fmt: skip
+def test_text_csv_takes_numbers_only(own_csv, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is .*; (choose|keep) a"):
+        data.text_csv(own_csv(*GOOD), text="message", label="kind", **options)
+
+
+@pytest.mark.parametrize(
+    ("pair", "classes", "alike"),
+    [
+        (("3.1", "3.10"), ("3.1", "3.10"), True),
+        (("007", "7"), ("007", "7"), True),
+        (("12e1", "120"), ("120", "12e1"), True),
+        (("1_0", "10"), ("10", "1_0"), True),
+        (("1" * 40 + "5", "1" * 40 + "6"), ("1" * 40 + "5", "1" * 40 + "6"), False),
+        (("1.0", "nan"), ("1", "nan"), False),
+        (("-0.", "2.00"), ("0", "2"), False),
+    ],
+)
+def test_text_csv_keeps_labels_as_they_are_written(tmp_path, capsys, pair, classes, alike):
+    file = tmp_path / "own.csv"
+    file.write_text("\n".join(f"text {n},{pair[n % 2]}" for n in range(16)))
+    assert data.text_csv(file, text=0, label=1, test_share=0.5).classes == classes
+    said = capsys.readouterr().out
+    assert ("are two classes" in said) == alike
+    assert ("'nan' is a class of 8 rows; remove them" in said) == ("nan" in pair)
 
 
 def test_text_csv_strips_labels_and_leaves_out_what_comes_twice(tmp_path, capsys):

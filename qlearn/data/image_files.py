@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,9 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".tif", ".tiff",
     ".webp", ".avif",
 )  # fmt: skip
+
+# Folders that a disk station and a Mac add to a copy or an archive.
+ADDED = ("@eaDir", "__MACOSX")
 
 # Of train and test: the files, each with its label.
 Parts = dict[str, list[tuple[Path, int]]]
@@ -62,10 +66,16 @@ def to_rgb(image: "Image") -> "Image":
     """
     from PIL import Image
 
+    deep = ";16" in str(image.tile)  # bits of a channel in the file; known before it is read only
     image.load()  # which turns a TIFF already
     turn = image.getexif().get(0x0112)
     if image.mode == "F" or image.mode.startswith("I"):
         image = _scale(image)
+    elif deep:  # of which Pillow has taken the high bytes
+        if high := max(top for _, top in image.convert("RGB").getextrema()):
+            _check_bits(256 * high + 255)
+        if clear := image.info.get("transparency"):
+            image.info["transparency"] = tuple(value // 256 for value in clear)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -89,10 +99,20 @@ def _scale(image: "Image") -> "Image":
     if not (0 <= low <= high <= top) or (image.mode == "I" and not sixteen):
         kind = "floats" if image.mode == "F" else "32-bit integers"
         raise ValueError(f"its values are {kind} from {low:g} to {high:g}: save it with 8 bits")
-    # Scanners and cameras store 12 bits in files of 16, which do not say so.
-    if sixteen and 0 < high < 4096:
+    if sixteen and high:
+        _check_bits(high)
+    scaled = values * (255 / top)
+    if image.format == "TIFF" and sixteen and image.tag_v2.get(262) == 0:  # it says: white is zero
+        scaled = 255 - scaled
+    if "transparency" in image.info:
+        scaled[values == image.info["transparency"]] = 255
+    return Image.fromarray(scaled.round().astype(numpy.uint8))
+
+
+def _check_bits(high: float) -> None:
+    """Refuse 10 to 14 bits, which scanners store in files of 16 that do not say so."""
+    if high < 2**14:
         raise ValueError(f"its 16-bit values end at {high:g} of 65535: save it with 8 bits")
-    return Image.fromarray((values * (255 / top)).round().astype(numpy.uint8))
 
 
 def check_images(files: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, bytes], int]:
@@ -129,12 +149,14 @@ def check_images(files: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, byt
 
 
 def _reason(file: Path, error: Exception) -> str:
-    from PIL import UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if file.exists() and file.stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "Pillow does not know what is in it"
+    if isinstance(error, Image.DecompressionBombError):
+        return "it has too many pixels: save it smaller"
     return str(error).split(" (")[0].rstrip(".")
 
 
@@ -146,17 +168,38 @@ def describe(files: dict[Path, str]) -> str:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Return the files under a folder, sorted, without what is hidden."""
+    """Return the files and linked folders under a folder, sorted, without what is hidden."""
     return sorted(
         file
         for file in folder.rglob("*")
-        if not file.is_dir() and not any(p.startswith(".") for p in file.relative_to(folder).parts)
+        if (not file.is_dir() or file.is_symlink())
+        and not any(map(is_hidden, file.relative_to(folder).parts))
     )
+
+
+def find_folders(path: Path) -> dict[str, Path]:
+    """Return the folders in a folder by name; a Mac writes é as two characters, others as one."""
+    found = [entry for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
+    named = {unicodedata.normalize("NFC", entry.name): entry for entry in found}
+    if len(named) < len(found):
+        raise ValueError(
+            f"Two folders in {path} have one name, with its accents written in two ways: move what "
+            "is in one into the other."
+        )
+    return named
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a file or folder of this name is none of the owner's images."""
+    return name.startswith(".") or name in ADDED
 
 
 def count_suffixes(files: Iterable[Path]) -> str:
     """Return how many files there are of each kind, as "2 .heic, 1 .txt"."""
-    kinds = Counter(file.suffix.lower() or "without a suffix" for file in files)
+    kinds = Counter(
+        "linked folder" if file.is_dir() else file.suffix.lower() or "without a suffix"
+        for file in files
+    )
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
@@ -182,11 +225,16 @@ def report_skipped(
         entry
         for folder in (path, path / "train", path / "test")
         for entry in folder.iterdir()
-        if entry.is_file() and entry.name[0] != "."
+        if entry.is_file() and not is_hidden(entry.name)
     )
+    folders = sorted(
+        f"{entry.name}/" for entry in path.iterdir()
+        if entry.is_dir() and not is_hidden(entry.name) and entry.name not in others
+    )  # fmt: skip
     notes = [
         f"{kinds} (save as PNG or JPEG what is to be used)" if kinds else "",
         f"{beside} beside the class folders" if beside else "",
+        f"{', '.join(folders[:4])} beside train/ and test/" if folders else "",
         f"{describe(broken)} cannot be read" if broken else "",
         *(f"{len(files)} images {where}" for where, files in copies.items() if files),
         f"all frames but the first of {moving} images" if moving else "",

@@ -16,6 +16,7 @@ from qlearn.data.image_files import (
     describe,
     find_copies,
     find_files,
+    find_folders,
     report_skipped,
 )
 from qlearn.system.cache import as_path, home
@@ -101,11 +102,11 @@ def image_folder(
         part: [
             (file, label)
             for label, name in enumerate(classes)
-            for file in find_files(path / part / name)
+            for file in find_files(find_folders(path / part)[name])
         ]
         for part in ("train", "test")
     }
-    parts = _filter(found, lambda file: file.suffix.lower() in SUFFIXES)
+    parts = _filter(found, _is_image)
     broken, digests, moving = check_images(file for pairs in parts.values() for file, _ in pairs)
     if broken and not skip_broken:
         raise ValueError(
@@ -114,12 +115,16 @@ def image_folder(
         )
     parts = _filter(parts, lambda file: file not in broken)
     copies = find_copies(parts, digests)
-    others = _filter(found, lambda file: file.suffix.lower() not in SUFFIXES)
+    others = _filter(found, lambda file: not _is_image(file))
     report_skipped(path, others, broken, copies, moving)
     left_out = set().union(*copies.values())
     parts = _filter(parts, lambda file: file not in left_out)
-    _check_filled(parts, found, path, classes)
+    _check_filled(parts, found, path, classes, copies)
     return DataSet(Photographs(parts["train"], size), Photographs(parts["test"], size), classes)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.is_dir()
 
 
 def _filter(parts: Parts, keep: Callable[[Path], bool]) -> Parts:
@@ -140,12 +145,20 @@ def _pair(size: tuple[int, int] | int) -> tuple[int, int]:
     return height, width
 
 
-def _check_filled(parts: Parts, found: Parts, path: Path, classes: tuple[str, ...]) -> None:
+def _check_filled(
+    parts: Parts,
+    found: Parts,
+    path: Path,
+    classes: tuple[str, ...],
+    copies: dict[str, set[Path]],
+) -> None:
     for part, pairs in parts.items():
         held = {label for _, label in pairs}
         for label, name in enumerate(classes):
             if label not in held:
-                kinds = count_suffixes(file for file, other in found[part] if other == label)
+                files = [file for file, other in found[part] if other == label]
+                reasons = [why for why, left in copies.items() if not left.isdisjoint(files)]
+                kinds = f"{count_suffixes(files)} ({'; '.join(reasons)})".removesuffix(" ()")
                 raise ValueError(
                     f"The class folder {path / part / name} holds {kinds or 'nothing'}, and no "
                     f"readable image of its own; save some as PNG or JPEG ({', '.join(SUFFIXES)} "
@@ -153,21 +166,20 @@ def _check_filled(parts: Parts, found: Parts, path: Path, classes: tuple[str, ..
                 )
 
 
-def _files_in(path: Path) -> list[Path]:
-    return [entry for entry in path.iterdir() if entry.is_file() and entry.name[0] != "."]
-
-
-def _folders(path: Path) -> set[str]:
-    return {entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != "."}
-
-
 def _classes(path: Path) -> tuple[str, ...]:
     """Return the class names of an image folder, or say what is wrong with its layout."""
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file; unpack it first, and give the folder that comes of it."
+        )
     if not path.is_dir():
         raise FileNotFoundError(
             f"There is no folder {path.absolute()}; give one that holds train/ and test/."
         )
-    found = _folders(path)
+    found = find_folders(path).keys()
+    for part in ("train", "test"):
+        if other := next((name for name in found if name != part == name.lower()), None):
+            raise FileNotFoundError(f"{path} holds {other}/; rename it to {part}/.")
     if not found & {"train", "test"} and found:
         raise FileNotFoundError(
             f"{path} holds {', '.join(sorted(found)[:4])} but no train/ and test/; if these are "
@@ -178,7 +190,7 @@ def _classes(path: Path) -> tuple[str, ...]:
             raise FileNotFoundError(
                 f"{path} has no folder {part}/; add it, with one folder of images a class."
             )
-    train, test = _folders(path / "train"), _folders(path / "test")
+    train, test = find_folders(path / "train").keys(), find_folders(path / "test").keys()
     if train != test:
         odd = ", ".join(sorted(train ^ test)[:4])
         raise ValueError(

@@ -1,9 +1,8 @@
 """Texts as character ids: phrases from Babel's CLDR, and a CSV of your own."""
 
-import itertools
-import math
 import unicodedata
 from collections import Counter
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from qlearn.data.common import DataSet, split
 from qlearn.data.csv_file import read_rows
+from qlearn.data.labels import as_number, name_labels
 from qlearn.system.cache import as_path
 
 LENGTH = 32
@@ -145,12 +145,12 @@ def text_csv(
         few, a text or label is empty, most characters are not Latin, or the classes cannot be
         split.
     """
-    if not 0 < test_share < 1:
-        raise ValueError(f"test_share is {test_share}; choose a share between 0 and 1, say 0.2.")
-    if length < 1:
-        raise ValueError(f"length is {length}; keep at least 1 character of each text.")
+    if not isinstance(test_share, Real) or not 0 < test_share < 1:
+        raise ValueError(f"test_share is {test_share!r}; choose a share between 0 and 1, say 0.2.")
+    if not isinstance(length, Integral) or isinstance(length, bool) or length < 1:
+        raise ValueError(f"length is {length!r}; keep a whole number of characters, at least 1.")
     rows = read_rows(as_path(path), text, label, sep, encoding)
-    names = _name_labels([row[1] for row in rows])
+    names = name_labels([row[1] for row in rows])
     texts = [encode(row[0], length) for row in rows]
     _check_alphabet(path, texts)
     kept = _deduplicate(path, texts, names)
@@ -158,37 +158,9 @@ def text_csv(
     left = Counter(labels)
     _check_classes(path, {name: left[name] for name in sorted(set(names))}, test_share)
     ids = torch.stack([texts[row] for row in kept])
-    numbers = all(_number(name) is not None for name in labels)
-    classes = sorted(set(labels), key=_number if numbers else None)
+    numbers = all(as_number(name) is not None for name in labels)
+    classes = sorted(set(labels), key=lambda name: (as_number(name) if numbers else 0, name))
     return split(ids, [classes.index(name) for name in labels], classes, test_share, seed)
-
-
-def _number(name: str) -> float | None:
-    try:
-        value = float(name)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _name_labels(labels: list[str]) -> list[str]:
-    """Return the class of each row; among numbers, 1 and 1.0 are one class."""
-    labels = [unicodedata.normalize("NFC", label) for label in labels]
-    numbers = [_number(label) for label in labels]
-    if None not in numbers:
-        return [f"{number:.15g}" for number in numbers]
-    alike = sorted(set(labels), key=lambda name: (_look(name), name))
-    same = [pair for pair in itertools.pairwise(alike) if _look(pair[0]) == _look(pair[1])]
-    if same:
-        first, second = map(ascii, same[0])
-        print(f"Notice: {first} and {second} are two classes; write them alike if not meant.")
-    return labels
-
-
-def _look(name: str) -> str:
-    """Return a label as it looks: without case, wide forms and characters that take no room."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(character for character in folded if unicodedata.category(character) != "Cf")
 
 
 def _check_alphabet(path: str | Path, texts: list[Tensor]) -> None:

@@ -29,15 +29,20 @@ def pack(exercise: str) -> str:
     ValueError
         When it is not saved or damaged, or the files are too large: in one sentence.
     """
-    name = f"{exercise}.ipynb"
-    places = [Path(), COURSE / "notebooks" / "exercises" / exercise]
+    given = Path(exercise.removesuffix(".ipynb"))
+    exercise, name = given.name, f"{given.name}.ipynb"
+    places = [given.parent, COURSE / "notebooks" / "exercises" / exercise]
     folder = next((place for place in places if (place / name).is_file()), None)
     if folder is None:
         raise FileNotFoundError(f"There is no {name} here: change to the folder of your notebook.")
-    answers = Answers(path for path in (folder / FOLDER).glob("*") if path.suffix in KINDS)
     cells = _cells(folder / name)
-    _require_saved(folder / name, [answer.path for answer in answers.values()])
-    paths = [folder / name, *_others(folder)]
+    candidates = sorted(path for path in (folder / FOLDER).glob("[!.]*") if path.is_file())
+    answers = Answers(path for path in candidates if path.suffix in KINDS)
+    handed_in = [answer.path for answer in answers.values()]
+    _require_saved(folder / name, handed_in)
+    beside, left = _others(folder)
+    # Answers come first, and once: they go with the notebook even where they are links.
+    paths = list(dict.fromkeys([folder / name, *handed_in, *beside]))
     size = sum(path.stat().st_size for path in paths) / 10**6
     large = [one.path.name for one in answers.values() if one.size_mb > LIMIT_MB]
     if large or size > TOTAL_MB or len(paths) > FILES:
@@ -49,25 +54,32 @@ def pack(exercise: str) -> str:
         if len(files) > 1:
             raise ValueError(f"{' and '.join(path.name for path in files)} are one answer twice: "
                              "remove the one that you do not mean.")  # fmt: skip
-    with write_whole(Path(f"{exercise}.zip").resolve()) as unfinished:
-        with ZipFile(unfinished, "w", ZIP_DEFLATED) as archive:
-            for path in paths:
-                archive.write(path, path.relative_to(folder).as_posix())
+    _write(Path(f"{exercise}.zip").resolve(), paths, folder)
     saved = datetime.fromtimestamp((folder / name).stat().st_mtime)
     others = len(paths) - 1 - len(answers)
     words = f"{exercise}.zip: the notebook as it was saved at {saved:%H:%M} on {saved:%Y-%m-%d}; "
     words += f"answers: {len(answers)}, other files: {others}; {size:.1f} MB."
-    return "\n".join([words, *_missing(cells, set(answers))])
+    left = [there for there in left if there not in (name, f"{exercise}.zip", FOLDER)]
+    said = [f"Left out: {', '.join(left)} (links, archives and other notebooks)."] if left else []
+    return "\n".join([words, *_missing(cells, set(answers)), *said])
+
+
+def _write(archive: Path, paths: list[Path], folder: Path) -> None:
+    with write_whole(archive) as unfinished:
+        # ZIP knows the years 1980 to 2107 only: a file of another time gets the nearest.
+        with ZipFile(unfinished, "w", ZIP_DEFLATED, strict_timestamps=False) as file:
+            for path in paths:
+                file.write(path, path.relative_to(folder).as_posix())
 
 
 def _cells(path: Path) -> list[str]:
     """Return the source of the code cells that are the learner's."""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(path.read_text(encoding="utf-8-sig"))["cells"]
         own = [cell for cell in cells if cell["cell_type"] == "code"
-               and not cell["metadata"].get("nbgrader", {}).get("locked")]  # fmt: skip
+               and not (cell["metadata"].get("nbgrader") or {}).get("locked")]  # fmt: skip
         return ["".join(cell["source"]) for cell in own]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError(
             f"{path.name} cannot be read as a notebook: open it in JupyterLab and save it again."
         ) from None
@@ -85,15 +97,19 @@ def _require_saved(notebook: Path, answers: list[Path]) -> None:
             )
 
 
-def _others(folder: Path) -> list[Path]:
-    """Return the files beside the notebook that go with it: no other notebook, nothing hidden."""
-    found = []
+def _others(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the files beside the notebook that go with it, and what does not; nothing hidden."""
+    found, left = [], []
     for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        hidden = any(part.startswith((".", "__pycache__")) for part in parts)
-        if path.is_file() and not path.is_symlink() and not hidden:
-            found += [path] if path.suffix not in (".ipynb", ".zip") else []
-    return found
+        place = path.relative_to(folder)
+        if any(part.startswith((".", "__pycache__")) for part in place.parts):
+            continue
+        # What a link leads to may lie anywhere, and be of somebody else.
+        if path.is_symlink() or path.suffix.lower() in (".ipynb", ".zip"):
+            left.append(place.as_posix())
+        elif path.is_file():
+            found.append(path)
+    return found, left
 
 
 def _missing(cells: list[str], there: set[str]) -> list[str]:
@@ -102,7 +118,7 @@ def _missing(cells: list[str], there: set[str]) -> list[str]:
     for cell in cells:
         try:
             calls = [node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Call)]
-        except SyntaxError:  # a magic, for example
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # a magic, for example
             continue
         for call in calls:
             named = call.args and isinstance(call.args[0], ast.Constant)

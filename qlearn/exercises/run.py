@@ -2,6 +2,7 @@
 
 import os
 import random
+from numbers import Integral
 
 LEARNER = "QLEARN_LEARNER"  # an instructor's word for who the learner is counts more than theirs
 EXERCISES = ("ex1", "ex2", "ex3", "ex4", "ex5")
@@ -14,7 +15,7 @@ begun: str | None = None  # the exercise of this process's run
 _handed_in: set[str] | None = None  # names of this process's run; None when it has begun none
 
 
-def start(exercise: str, learner: str) -> dict[str, int]:
+def start(exercise: str, learner: str | int) -> dict[str, int]:
     """Begin an exercise: answers of an earlier run no longer count, until they are handed in again.
 
     Parameters
@@ -33,12 +34,14 @@ def start(exercise: str, learner: str) -> dict[str, int]:
     Raises
     ------
     ValueError
-        If there is no such exercise, or the learner is no text, or an empty one.
+        If there is no such exercise, or the learner is neither a number nor a text, or empty.
     """
     global begun, _handed_in
     from qlearn.exercises.writing import submit
 
     require_exercise(exercise)
+    if isinstance(learner, Integral) and not isinstance(learner, bool):
+        learner = str(learner)  # a student id
     said, learner = learner, fixed_learner() or learner
     if not isinstance(learner, str) or not learner.strip():
         raise ValueError('learner is empty: give your name or student id, as in "ada".')

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from qlearn.exercises.conditions import conditions_of
 from qlearn.exercises.reading import MADE_WITH, VALUE
-from qlearn.system.errors import name_error
 
 # What cannot be handed in as it is, by the name of its class.
 REMEDIES = {
@@ -19,7 +18,11 @@ REMEDIES = {
     "set": "hand in a list of what is in it",
     "frozenset": "hand in a list of what is in it",
     "DataFrame": "hand it in under a name of its own",
-}
+    **dict.fromkeys(("date", "time", "timedelta", "datetime64", "timedelta64", "Period", "Interval",
+                     "Path", "dtype", "Enum"), "hand in a text, such as its str()"),
+    **dict.fromkeys(("Decimal", "Fraction"), "hand in its float()"),
+}  # fmt: skip
+DIGITS = 4000  # of a whole number; Python reads no more than 4300
 
 
 def as_json(name: str, thing: Any) -> str:
@@ -32,28 +35,48 @@ def as_json(name: str, thing: Any) -> str:
                 f"The rows or columns of the table {name!r} have names of several levels: "
                 'reset_index() makes columns of rows, columns.map("_".join) one name of several.'
             )
-        try:
-            value = json.loads(thing.to_json(orient="split"))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"The table {name!r} cannot be written ({name_error(error)}): let its cells hold "
-                "plain numbers and texts."
-            ) from None
-    else:
-        value = _plain(thing, name)
+    try:
+        value = _table(thing, name) if isinstance(thing, pd.DataFrame) else _plain(thing, name)
+    except RecursionError:
+        raise ValueError(
+            f"{name} contains itself, or is nested too deeply: hand in a flat list or dict."
+        ) from None
     return json.dumps({VALUE: value, MADE_WITH: conditions_of(thing)})
+
+
+def _table(table: Any, name: str) -> dict[str, list]:
+    """Return columns, index and rows of a table; a missing value is None."""
+    columns = [_cell(label, f"{name}.columns[{n}]") for n, label in enumerate(table.columns)]
+    index = [_cell(label, f"{name}.index[{n}]") for n, label in enumerate(table.index)]
+    # By columns, because a row of numbers and truth values would be of one type.
+    by_column = [
+        [_cell(value, f"{name}[{row!r}][{column!r}]")
+         for row, value in zip(index, table.iloc[:, place], strict=True)]
+        for place, column in enumerate(columns)
+    ]  # fmt: skip
+    data = [list(row) for row in zip(*by_column, strict=True)] if columns else [[] for _ in index]
+    return {"columns": columns, "index": index, "data": data}
+
+
+def _cell(value: Any, place: str) -> Any:
+    """Return what JSON can hold of a cell or a label, None for what is missing."""
+    import pandas as pd
+
+    plain = None if value is pd.NA or value is pd.NaT else _plain(value, place)
+    return None if plain != plain else plain  # NaN
 
 
 def _plain(value: Any, place: str) -> Any:
     """Return what JSON can hold, or say where something stands that it cannot."""
     import pandas as pd
 
+    if isinstance(value, int) and abs(value) >= 10**DIGITS:
+        raise ValueError(f"{place} has more than {DIGITS} digits: hand in a float, or fewer.")
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    if isinstance(value, pd.Series) and all(isinstance(key, str) for key in value.index):
-        value = value.to_dict()  # a row of a table
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part, f"{place}[{key!r}]") for key, part in value.items()}
+    row = isinstance(value, pd.Series) and all(isinstance(key, str) for key in value.index)
+    if row or isinstance(value, Mapping):
+        return _entries(value, place)
     if isinstance(value, list | tuple):
         return [_plain(part, f"{place}[{number}]") for number, part in enumerate(value)]
     single = getattr(value, "ndim", None) == 0 or isinstance(value, Tensor) and value.numel() == 1
@@ -64,3 +87,15 @@ def _plain(value: Any, place: str) -> Any:
         "give a model with example_inputs, a DataFrame, or plain numbers, texts, lists and dicts"
     )
     raise ValueError(f"{place} is a {type(value).__name__}, which cannot be handed in: {remedy}.")
+
+
+def _entries(pairs: Any, place: str) -> dict[str, Any]:
+    """Return a dict, or a row of a table, with texts as keys."""
+    entries: dict[str, Any] = {}
+    for key, part in pairs.items():
+        if str(key) in entries:
+            raise ValueError(
+                f"{place} has two entries {str(key)!r}, as keys become texts: give each its own."
+            )
+        entries[str(key)] = _plain(part, f"{place}[{key!r}]")
+    return entries

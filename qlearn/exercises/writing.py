@@ -17,10 +17,13 @@ from qlearn.exercises.conditions import conditions_of
 from qlearn.exercises.reading import FOLDER, KINDS, LIMIT_MB, RECORD, Answer
 from qlearn.exercises.untrusted.scripts import require_pure_graphs
 from qlearn.exercises.values import as_json
+from qlearn.system.cache import as_path
 from qlearn.system.errors import explain, name_error
 from qlearn.training import require_logits, require_numbers
 
 LONGEST = 64  # characters of a name
+# A text of one line that ends so means a file, also where it cannot be handed in.
+ENDINGS = (*KINDS, ".pth", ".bin", ".ckpt", ".safetensors", ".tflite", ".csv", ".xlsx", ".pkl")
 
 
 def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) -> Answer:
@@ -34,7 +37,8 @@ def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) 
         Lower-case letters, digits and underscores.
     thing
         A module in eval mode, a scripted or traced module, an exported program, the path of a
-        ``.pte``, ``.ptl``, ``.pt``, ``.pt2`` or ``.onnx`` file (a text that ends so is one too);
+        ``.pte``, ``.ptl``, ``.pt``, ``.pt2`` or ``.onnx`` file (a text that ends so or names a
+        file is one too);
         or a table: a DataFrame or a row of one, a dict, a list, a number or a text. With it goes
         a record of threads and quantized engine, those of `compare` where it comes from there.
     example_inputs
@@ -56,6 +60,8 @@ def submit(name: str, thing: Any, example_inputs: Tensor | tuple | None = None) 
     if len(name) > LONGEST:
         raise ValueError(f"The name {name[:20]}… is too long: use at most {LONGEST} characters.")
     folder = Path(FOLDER)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{FOLDER} is a file here, and answers go into a folder: rename it.")
     folder.mkdir(exist_ok=True)
     suffix, write, expected = _form(name, thing, example_inputs)
     temporary = folder / f".{name}.{os.getpid()}{suffix}"
@@ -85,18 +91,35 @@ def _form(
         return ".pt2", lambda path: _save_program(thing, path), None
     if isinstance(thing, nn.Module):
         return _form_of_module(name, thing, example_inputs)
-    if isinstance(thing, os.PathLike) or (
-        isinstance(thing, str) and Path(thing).suffix in KINDS and "\n" not in thing
-    ):
-        file = Path(thing)
-        if file.suffix not in KINDS or not file.is_file():
-            raise ValueError(
-                f"{name!r} cannot be the file {file}: name one that exists and ends in "
-                f"{', '.join(KINDS)}."
-            )
-        return file.suffix, lambda path: shutil.copyfile(file, path), None
+    if isinstance(thing, os.PathLike) or isinstance(thing, str) and _names_file(thing.strip()):
+        file = as_path(thing.strip() if isinstance(thing, str) else thing)
+        _require_file(name, file)
+        return file.suffix.lower(), lambda path: shutil.copyfile(file, path), None
     text = as_json(name, thing)
     return ".json", lambda path: path.write_text(text, encoding="utf-8"), None
+
+
+def _names_file(text: str) -> bool:
+    """Say whether a text means a file; a learner's name is none, whatever lies beside it."""
+    if "\n" in text:
+        return False
+    return text.lower().endswith(ENDINGS) or "." in text and os.path.isfile(text)
+
+
+def _require_file(name: str, file: Path) -> None:
+    """Raise ValueError unless a file is there, and of a kind that can be handed in."""
+    if file.suffix.lower() not in KINDS or not file.is_file():
+        raise ValueError(
+            f"{name!r} cannot be the file {file}: name one that exists and ends in "
+            f"{', '.join(KINDS)}, or hand in the model or table itself."
+        )
+    if file.suffix.lower() in (".pt", ".ptl") and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            inside = {entry.rpartition("/")[2] for entry in archive.namelist()}
+        if "data.pkl" in inside and "constants.pkl" not in inside:
+            raise ValueError(
+                f"{file} was written by torch.save: hand in the model itself, with example_inputs."
+            )
 
 
 def _form_of_module(

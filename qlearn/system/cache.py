@@ -98,10 +98,13 @@ def save_atomically(value: Any, path: Path) -> None:
 
 
 def as_path(path: object) -> Path:
-    """Return a text or a path as a path; a ValueError for anything else."""
+    """Return a text or a path as a path, with ``~`` as home; a ValueError for anything else."""
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"a {type(path).__name__} is no path: give a text or a Path.")
-    return Path(path)
+    if isinstance(path, str) and path.startswith(("http://", "https://", "ftp://")):
+        raise ValueError(f"{path} is an address: download it first, and give the path of the file.")
+    path = Path(path)
+    return path.expanduser() if path.parts[:1] == ("~",) else path
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The zip file that a learner hands in."""
 
+import json
 import os
 import zipfile
 
@@ -43,6 +44,36 @@ def test_notebook_answers_and_helpers_are_packed_and_what_is_missing_is_said(fol
     assert "answers: 1, other files: 2" in said
     assert "no cell has handed it in yet: 'model'." in said and "wait for your" not in said
     assert pack(NAME) == said  # the first zip file is not in the second
+
+
+@pytest.mark.parametrize("linked", ["answers", "answers/share.json"])
+def test_a_linked_answer_is_in_it(folder, linked):
+    (folder / ".elsewhere").mkdir()
+    (folder / linked).rename(folder / ".elsewhere" / "it")
+    (folder / linked).symlink_to(folder / ".elsewhere" / "it")
+    (folder / "linked.py").symlink_to(folder / "helper.py")
+    (folder / "data.zip").write_text("")
+    said = pack(NAME)
+    with zipfile.ZipFile(f"{NAME}.zip") as archive:
+        assert archive.read("answers/share.json") == b"{}"
+        assert len(archive.namelist()) == len(set(archive.namelist()))
+        answers = f"answers: 1, other files: {len(archive.namelist()) - 2}"
+    assert answers in said and "Left out: " in said
+    assert all(name in said for name in ("data.zip", "linked.py", "other.ipynb"))
+
+
+@pytest.mark.parametrize("year", [1970, 2128])
+def test_a_file_of_any_year_is_packed(folder, year):
+    os.utime(folder / "helper.py", ((year - 1970) * 365.25 * 86400,) * 2)
+    assert "other files: 2" in pack(NAME)
+
+
+def test_a_notebook_may_be_named_as_its_file_and_hold_anything(folder):
+    cells = [v4.new_code_cell("x = " + "1+" * 6000 + "1"), v4.new_code_cell("'\\udce9'"),
+             v4.new_code_cell("", metadata={"nbgrader": None})]  # fmt: skip
+    text = json.dumps(v4.new_notebook(cells=cells)).replace("\\\\udce9", "\\udce9")
+    (folder / f"{NAME}.ipynb").write_text("\ufeff" + text, encoding="utf-8")
+    assert pack(f"{NAME}.ipynb") == pack(f"../{folder.name}/{NAME}")
 
 
 def test_a_stub_is_said(folder):

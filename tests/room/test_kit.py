@@ -132,7 +132,7 @@ def run(*words):
 @pytest.fixture
 def kit(course, tmp_path):
     folder = tmp_path / "stick"
-    result = run("build", folder, "--for", "linux,windows")
+    result = run("build", folder, "--for", "linux, windows")
     assert result.exit_code == 0, result.output
     return SimpleNamespace(folder=folder, said=result.output)
 
@@ -186,7 +186,15 @@ def test_a_damaged_a_truncated_and_a_missing_file_are_named(kit):
         f"wheels/{cut.name} is damaged or cut short: copy it again.",
         f"wheels/{missing.name} is missing in the kit: copy it again.",
     ]
-    (kit.folder / "SHA256SUMS").unlink()
+    sums = kit.folder / "SHA256SUMS"
+    whole = sums.read_text()
+    lines = whole.splitlines(keepends=True)
+    for torn in ("", "".join(lines[:3]), "".join(lines[1:]), whole[:-4], whole[2:]):
+        sums.write_text(torn)
+        result = run("check", kit.folder)
+        assert result.exit_code == 1
+        assert f"SHA256SUMS of {kit.folder} is damaged or cut short: copy it" in result.output
+    sums.unlink()
     assert "is no finished kit" in run("check", kit.folder).output
 
 
@@ -199,6 +207,16 @@ def test_what_cannot_be_built_is_said_in_a_sentence(course, tmp_path, words, sen
     result = run("build", tmp_path / "stick", *words)
     assert result.exit_code == 1 and sentence in result.output
     assert not (tmp_path / "stick" / "SHA256SUMS").exists()
+
+
+def test_a_folder_that_is_none_and_a_damaged_cache_get_a_sentence(course, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file is a file: give the folder" in run("build", tmp_path / "file").output
+    for content, sentence in ((None, "There is no"), ("PK", "is damaged or cut short: copy it")):
+        if content:
+            (tmp_path / "cache.zip").write_text(content)
+        result = run("adopt", tmp_path)
+        assert result.exit_code == 1 and sentence in result.output and "Errno" not in result.output
 
 
 def test_a_full_disk_and_a_changed_lock_stop_a_build_before_it_fetches(

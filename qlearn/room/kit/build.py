@@ -7,7 +7,16 @@ from itertools import product
 from pathlib import Path
 
 from qlearn.room.kit import contents, wheels
-from qlearn.room.kit.install import CACHE, SOURCE, SUMS, WHEELS, digest, find_faults, read_sums
+from qlearn.room.kit.install import (
+    CACHE,
+    END,
+    SOURCE,
+    SUMS,
+    WHEELS,
+    digest,
+    find_faults,
+    read_sums,
+)
 from qlearn.room.kit.wheels import Wheel
 from qlearn.system.cache import write_whole
 
@@ -43,6 +52,8 @@ def build(folder: Path, systems: Sequence[str], pythons: Sequence[str]) -> None:
     if left := set(pythons) - {"3.11", "3.12", "3.13"}:
         raise ValueError(f"The course runs on Python 3.11 to 3.13, not on {', '.join(left)}.")
     _require_committed()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give the folder that the kit goes into.")
     (folder / WHEELS).mkdir(parents=True, exist_ok=True)
     for old in [folder / SUMS, *list_targets(folder)]:  # until it is finished, it is no kit
         old.unlink(missing_ok=True)
@@ -127,7 +138,7 @@ def _write_sums(folder: Path) -> None:
         files += sorted(file for file in (folder / part).rglob("*") if file.is_file())
     sums = "".join(f"{digest(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
     with write_whole(folder / SUMS) as unfinished:
-        unfinished.write_text(sums, encoding="utf-8")
+        unfinished.write_text(f"{sums}{END.format(len(files))}\n", encoding="utf-8")
     total = sum(file.stat().st_size for file in files)
     print(f"The kit is in {folder}: {len(files)} files, {total / GB:.2f} GB.")
 

@@ -2,13 +2,19 @@
 
 from pathlib import Path
 from typing import Annotated
-from zipfile import BadZipFile
 
 import typer
 
 from qlearn.system.errors import exiting_on
 
 app = typer.Typer(help="Set a room up without a network.", no_args_is_help=True)
+
+
+def split_list(text: str) -> list[str]:
+    """Return the names in a list with commas, and spaces around them or not."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 Folder = Annotated[Path, typer.Argument(help="The kit's folder, such as /media/usb.")]
 
 
@@ -24,7 +30,7 @@ def build_kit(
     from qlearn.room.kit.build import build
 
     with exiting_on(OSError, RuntimeError, ValueError):
-        build(folder, systems.split(","), python.split(","))
+        build(folder, split_list(systems), split_list(python))
 
 
 @app.command("check")
@@ -60,5 +66,5 @@ def adopt_kit(folder: Folder) -> None:
     from qlearn.room.kit.contents import adopt
     from qlearn.room.kit.install import CACHE
 
-    with exiting_on(OSError, BadZipFile):
+    with exiting_on(OSError, ValueError):
         adopt(folder / CACHE)

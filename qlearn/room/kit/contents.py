@@ -4,6 +4,7 @@ import os
 import platform
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,17 +62,22 @@ def adopt(archive: Path) -> None:
 
     Raises
     ------
+    ValueError
+        If the archive is missing or damaged.
     OSError
-        If the archive is missing, or the cache cannot be written.
-    zipfile.BadZipFile
-        If the archive is damaged.
+        If the cache cannot be written.
     """
     from qlearn.pretrained import RECIPES, path
 
+    if not archive.is_file():
+        raise ValueError(f"There is no {archive}: give the folder of a whole kit.")
     home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home()) as scratch:
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(scratch)
+        try:
+            with zipfile.ZipFile(archive) as file:
+                file.extractall(scratch)
+        except (zipfile.BadZipFile, zlib.error, EOFError):
+            raise ValueError(f"{archive} is damaged or cut short: copy it again.") from None
         # Each is whole or absent there: a file, or the folder of a library.
         for entry in sorted(Path(scratch).glob("*/*")):
             target = home() / entry.relative_to(scratch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from pathlib import Path
 
 KIT = ""  # `qlearn kit serve` writes its address here
 SUMS, SOURCE, CACHE, WHEELS = "SHA256SUMS", "course.zip", "cache.zip", "wheels"
+END = "# {} files"  # the last line of the sums, which sha256sum takes for a comment
 SYSTEMS = {
     "linux": "Linux x86_64",
     "linux-arm": "Linux aarch64",
@@ -42,7 +44,10 @@ def read_sums(folder: Path) -> dict[str, str]:
     if not (folder / SUMS).is_file():
         raise ValueError(f"{folder} is no finished kit: it lacks {SUMS}.")
     lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    return {name: value for value, _, name in (line.partition("  ") for line in lines)}
+    whole = lines[-1:] == [END.format(len(lines) - 1)]
+    if not whole or not all(re.fullmatch("[0-9a-f]{64}  .+", line) for line in lines[:-1]):
+        raise ValueError(f"{SUMS} of {folder} is damaged or cut short: copy it again.")
+    return {name: value for value, _, name in (line.partition("  ") for line in lines[:-1])}
 
 
 def find_faults(folder: Path, names: Iterable[str]) -> list[str]:

@@ -50,6 +50,8 @@ def test_a_variant_is_the_learners_own_and_the_same_everywhere():
     some = {tuple(draw("ex4", f"student {number}").values()) for number in range(20)}
     assert len(some) > 12
     assert draw("ex3", "ada") == {}
+    assert qlearn.start("ex4", 12345) == draw("ex4", "12345")
+    assert qlearn.answers()["learner"].load() == "12345"
 
 
 def test_an_instructors_word_goes_before_the_learners(monkeypatch):
@@ -57,7 +59,7 @@ def test_an_instructors_word_goes_before_the_learners(monkeypatch):
     assert qlearn.start("ex1", "somebody else") == draw("ex1", "s12345") == checks.variant("ex1")
 
 
-@pytest.mark.parametrize("learner", ["", "  ", None, 7])
+@pytest.mark.parametrize("learner", ["", "  ", None, True, 7.5])
 def test_no_name_gets_a_sentence(learner):
     with pytest.raises(ValueError, match="give your name or student id"):
         qlearn.start("ex1", learner)
