@@ -17,6 +17,7 @@ from qlearn.grading.fanout import Fanout
 from qlearn.grading.feedback import Feedback
 from qlearn.grading.folders import content_of, digest, digest_of, place
 from qlearn.grading.gradebook import ClassGradebook
+from qlearn.grading.notebooks import unwritten
 from qlearn.grading.progress import Line
 from qlearn.grading.records import Exercise, Submission, Verdict
 from qlearn.grading.sandbox import SandboxUnavailable
@@ -186,6 +187,7 @@ class Classroom:
             "seconds": verdict.seconds,
         }
         notebook = nbformat.reads(verdict.notebook.decode(), as_version=4)
+        self.notices += unwritten(self.exercise.source, notebook, intake.shown(submission.student))
         with self._gradebook.transaction():
             # The files first: if their record does not follow, the next call grades again.
             notebook = self._gradebook.save(record, notebook, intake.timestamp(submission.files)[0])

@@ -4,25 +4,26 @@ Nothing is unpacked by its name in the archive: each file is read within limits,
 its student's submission belongs.
 """
 
-import lzma
 import stat
 import sys
-import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile, ZipInfo
-from zoneinfo import ZoneInfo
+from zipfile import ZipFile, ZipInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from qlearn.grading.course import Course
 from qlearn.grading.downloads import ADDED, Name, Person, moment, owners, read_name
 from qlearn.grading.folders import place
-from qlearn.grading.intake import FILES, TIMESTAMP, TOTAL_MB, Refused, shown
+from qlearn.grading.intake import FILES, LISTED, TIMESTAMP, TOTAL_MB, Refused, shown
 
 CHECKPOINTS = ".ipynb_checkpoints"
+ENTRY = b"PK\x01\x02"  # before each name in a zip file's list of what is in it
+MANY = f"it has more than {TOTAL_MB} MB or {FILES} files."
+NAME_BYTES = 255  # that file systems hold
 Entries = list[tuple[str, ZipInfo]]  # path of a file in its submission, and the file
 
 
@@ -50,6 +51,8 @@ def collect(archive: Path, exercise: str, zone: str | None, force: bool) -> int:
     OSError, LookupError, ValueError
         When there is no such course, exercise, zone or archive: in one sentence.
     """
+    if zone and zone not in available_timezones():
+        raise LookupError(f"No time zone is called {shown(zone)}: give one such as Europe/Berlin.")
     course, where = Course.here(), ZoneInfo(zone) if zone else None
     course.source(exercise)
     people = _people(course)
@@ -60,8 +63,10 @@ def collect(archive: Path, exercise: str, zone: str | None, force: bool) -> int:
         for student, attempts in sorted(found.items()):
             try:
                 print(_take(course, exercise, student, download, attempts, where, force))
-            except (Refused, OSError) as error:
-                problems[student] = str(error)
+            except Exception as error:  # whatever a student's bytes can raise is their problem
+                problems[student] = str(error) or type(error).__name__
+    if not found and not problems:
+        raise Refused(f"{shown(archive.name)} holds no submission.")
     for who, why in problems.items():
         print(f"Not collected: {shown(who)}: {why}", file=sys.stderr)
     return int(bool(problems))
@@ -89,7 +94,7 @@ def _unpacking(name: str) -> Iterator[None]:
     """Give what is raised at a damaged or encrypted zip file a sentence."""
     try:
         yield
-    except (BadZipFile, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except Exception as error:  # zipfile raises many kinds, and says so of none
         raise Refused(f"{shown(name)} cannot be unpacked: {error}.") from None
 
 
@@ -143,6 +148,9 @@ def _take(
         return f"unchanged {student}"
     if folder.exists() and not force:
         raise Refused("another submission is there; --force puts this one in its place.")
+    for path in _unnameable(files):
+        del files[path]
+        notice += f", without {shown(path)}, whose name is too long"
     place(folder, files, 0o644)
     return f"{'replaced' if there else 'collected'} {student}: files: {len(files)}{notice}"
 
@@ -150,18 +158,21 @@ def _take(
 def _files(download: ZipFile, entries: Entries, room: int, nested: bool) -> dict[str, bytes]:
     """Read files of one submission, and those in its zip files; refuse what is too much."""
     files: dict[str, bytes] = {}
-    for path, entry in entries:
+    for name, entry in entries:
+        path = str(PurePosixPath(name.replace("\\", "/")))  # as some programs on Windows write it
         parts = PurePosixPath(path).parts
         if entry.is_dir() or ADDED.fullmatch(path) or CHECKPOINTS in parts:
             continue
-        if "\\" in path or ":" in path or ".." in parts or path.startswith("/"):
-            raise Refused(f"{shown(path)} would leave its folder.")
+        if ".." in parts or path.startswith("/"):
+            raise Refused(f"{shown(name)} would leave its folder.")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise Refused(f"{shown(path)} is a symbolic link: hand in the file itself.")
         with _unpacking(path), download.open(entry) as file:
             content = file.read(room + 1)
         added = {path: content}
         if nested and path.lower().endswith(".zip") and len(content) <= room:
+            if content.count(ENTRY) > LISTED:  # before all of them are read
+                raise Refused(MANY)
             with _unpacking(path):
                 inner = ZipFile(BytesIO(content))
             within = [(one.filename, one) for one in inner.infolist()]
@@ -171,8 +182,19 @@ def _files(download: ZipFile, entries: Entries, room: int, nested: bool) -> dict
         files |= added
         room -= sum(map(len, added.values()))
         if room < 0 or len(files) > FILES:
-            raise Refused(f"it has more than {TOTAL_MB} MB or {FILES} files.")
+            raise Refused(MANY)
+    folders = {str(folder) for path in files for folder in PurePosixPath(path).parents}
+    if both := files.keys() & folders:
+        raise Refused(f"{shown(min(both))} is both a file and a folder.")
     return files
+
+
+def _unnameable(files: Mapping[str, bytes]) -> list[str]:
+    """Return the paths that no file can have here."""
+    return [
+        path for path in files
+        if any(len(part.encode()) > NAME_BYTES for part in PurePosixPath(path).parts)
+    ]  # fmt: skip
 
 
 def _submission(files: dict[str, bytes], name: str) -> tuple[dict[str, bytes], str]:

@@ -6,6 +6,7 @@ users quote them.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
@@ -84,13 +85,12 @@ def _users(titled: Iterable[str], people: list[Person]) -> dict[str, set[str]]:
 
     More is left than the title where the name of somebody else ends like a student's.
     """
-    ends = {
-        text: [one.id for one in people if text.casefold().endswith(f"_{one.id.casefold()}")]
-        for text in titled
-    }
+    users = {_folded(one.id): one.id for one in people}
+    ends = {text: [user for user in users if _folded(text).endswith(f"_{user}")] for text in titled}
     found = {text: max(some, key=len) for text, some in ends.items() if some}
-    title = min((len(text) - len(user) for text, user in found.items()), default=0)
-    return {text: {user} for text, user in found.items() if len(text) - len(user) == title}
+    titles = {text: len(_folded(text)) - len(user) for text, user in found.items()}
+    title = min(titles.values(), default=0)
+    return {text: {users[found[text]]} for text, size in titles.items() if size == title}
 
 
 def _called(one: Person) -> set[str]:
@@ -100,7 +100,15 @@ def _called(one: Person) -> set[str]:
 
 
 def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.casefold()))
+    """Return a name without case, spaces and signs; a mark is a part of its letter."""
+    return "".join(
+        one for one in _folded(name) if one.isalnum() or unicodedata.category(one).startswith("M")
+    )
+
+
+def _folded(name: str) -> str:
+    """Return a name without case, in one form: macOS writes the dots of an ö by themselves."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def moment(when: str, zone: tzinfo | None) -> datetime | None:

@@ -29,11 +29,15 @@ def place(folder: Path, files: Mapping[str, bytes], mode: int) -> None:
     for left in (new, old):  # of a call that was killed
         if left.exists():
             shutil.rmtree(left)
-    for name, content in files.items():
-        path = new / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        path.chmod(mode)
+    try:
+        for name, content in files.items():
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            path.chmod(mode)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(old)
     new.rename(folder)

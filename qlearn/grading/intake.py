@@ -9,9 +9,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import count, islice
 from pathlib import Path
+from zoneinfo import ZoneInfo, available_timezones
 
 NOTEBOOK_MB, TOTAL_MB = 20, 100  # 10**6 bytes
 FILES, DEPTH = 500, 8
@@ -19,6 +20,8 @@ LISTED = 10_000  # names in one folder, with those that are not read
 MANY = f"There are more than {FILES} files and folders."
 Contents = tuple[dict[str, bytes], str]
 TIMESTAMP = "timestamp.txt"
+NOTEBOOK = re.compile(r".*\.ipynb(?:\.txt|\.json)?", re.IGNORECASE | re.DOTALL)
+ARCHIVER = "__MACOSX"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not blocking: a pipe that took the file's place must not hold up the class.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -52,7 +55,8 @@ def read(root: Path, place: Path, notebook: str, ignored: Sequence[str] = ()) ->
     place
         The submission's folder, relative to ``root``; no part of it may be a link.
     notebook
-        Name of its notebook. Other notebooks are left where they are; the only one is taken for it.
+        Name of its notebook. Other notebooks are left where they are; the only one is taken for it,
+        and then paths are relative to its folder where they can be.
     ignored
         Patterns of names that are not read.
 
@@ -92,33 +96,55 @@ def timestamp(files: Mapping[str, bytes]) -> tuple[datetime | None, str]:
     tuple
         The time in UTC, and why there is none although the file is there, or nothing.
     """
-    from dateutil.parser import parse
-    from dateutil.tz import gettz
-    from nbgrader.utils import parse_utc
-
     content = files.get(TIMESTAMP, b"")[:200]
     wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Windows may write it
     text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace").strip()
     if not text:
         return None, ""
     try:
-        when = parse_utc(text)
-        zone = text.split()[-1] if len(text.split()) == 3 else "UTC"
-        either = not re.match(r"\d{4}\b", text) and parse(text, dayfirst=True) != parse(text)
-        if zone.isalpha() and zone.upper() not in ("AM", "PM") and gettz(zone) is None:
-            return None, f"{TIMESTAMP} names a zone that is not known: {shown(text)}"
-        return (
-            (None, f"{TIMESTAMP} may be read in two ways: {shown(text)}") if either else (when, "")
-        )
+        when = _moment(text)
+        either = not re.match(r"\d{4}\b", text) and _moment(text, dayfirst=True) != when
+    except LookupError:
+        return None, f"{TIMESTAMP} names a zone that is not known: {shown(text)}"
     except (ValueError, OverflowError):
         return None, f"{TIMESTAMP} holds no date: {shown(text)}"
+    return (None, f"{TIMESTAMP} may be read in two ways: {shown(text)}") if either else (when, "")
+
+
+def _moment(text: str, dayfirst: bool = False) -> datetime:
+    """Return a moment in UTC; raise ValueError at what is no whole date, LookupError at a zone."""
+    from dateutil.parser import parse
+
+    text = re.sub(r"(?<=\d) +(?=[+-]\d\d:?\d\d$)", "", text)  # else it is read as seconds
+    rest, _, name = text.rpartition(" ")
+    place = ZoneInfo(name) if name in available_timezones() else None
+    # Those who write UTC+1 do not agree about what it means.
+    if place is None and rest and re.search(r"/|(?:UTC|GMT)[+-]\d", name):
+        raise LookupError(name)
+    first, second = (
+        parse(rest if place else text, default=default, dayfirst=dayfirst, tzinfos=_zone)
+        for default in (datetime(2000, 1, 1), datetime(2001, 2, 2))
+    )
+    if first != second:  # a year, a month or a day is missing
+        raise ValueError(text)
+    aware = first if first.tzinfo else first.replace(tzinfo=place or UTC)
+    return aware.astimezone(UTC).replace(tzinfo=None)
+
+
+def _zone(name: str | None, seconds: int | None) -> tzinfo | None:
+    """Return a zone that a date names, as dateutil asks for it, or None when it names none."""
+    from dateutil.tz import tzoffset
+
+    if name and seconds is None:
+        raise LookupError(name)
+    return None if seconds is None else tzoffset(name, seconds)
 
 
 def _contents(folder: int, notebook: str, ignored: Sequence[str], taken: str = "") -> Contents:
     files: dict[str, bytes] = {}
     others, total = [], 0
     for path, name, within in _walk(folder, "", ignored, count(1)):
-        if path != notebook and path.endswith(".ipynb"):
+        if path != notebook and NOTEBOOK.fullmatch(path):
             others.append(path)
             if path != taken:
                 continue
@@ -128,13 +154,24 @@ def _contents(folder: int, notebook: str, ignored: Sequence[str], taken: str = "
         total += len(files[path])
         if total > TOTAL_MB * 10**6:
             raise Refused(f"The files are larger than {TOTAL_MB} MB together.")
-    if notebook not in files and len(others) == 1 and "/" not in others[0] != taken:
+    if notebook not in files and len(others) == 1 and others[0] != taken:
         return _contents(folder, notebook, ignored, taken=others[0])
     if notebook not in files:
         names = ", ".join(map(shown, sorted(others)[:3]))
         found = f"what is there is called {names}" if names else "no notebook is there"
         raise Refused(f"The notebook {notebook} is missing; {found}.")
-    return files, taken
+    return _risen(files, taken), taken
+
+
+def _risen(files: dict[str, bytes], taken: str) -> dict[str, bytes]:
+    """Return files with those beside a notebook that is deeper where they are beside it again.
+
+    The time stays the one that is on top: what is deeper is of the student's making.
+    """
+    folder = taken[: taken.rfind("/") + 1]
+    deep = {path: path.removeprefix(folder) for path in files if folder and path.startswith(folder)}
+    found = {path: content for path, content in files.items() if path not in deep}
+    return found | {path: files[old] for old, path in deep.items() if path != TIMESTAMP}
 
 
 def _walk(
@@ -149,14 +186,16 @@ def _walk(
     for name in _names(folder):
         if any(fnmatch.fnmatch(name, pattern) for pattern in ignored):
             continue
+        path = f"{prefix}{name}"
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if name.startswith((".", ARCHIVER)) and not stat.S_ISREG(mode):
+            continue  # such as .git and .venv: what programs keep there is not handed in
         if next(number) > FILES:
             raise Refused(MANY)
-        path = f"{prefix}{name}"
         try:
             path.encode()
         except UnicodeEncodeError:
             raise Refused(f"The name {shown(path)} is not UTF-8.") from None
-        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if stat.S_ISREG(mode):
             yield path, name, folder
         elif stat.S_ISDIR(mode):

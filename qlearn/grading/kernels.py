@@ -21,8 +21,8 @@ from qlearn.grading.cgroups import Group, hierarchy
 from qlearn.grading.clock import Clock, Slow, Stopped
 from qlearn.grading.disk import folder_use, unlinked
 from qlearn.grading.limits import Limits
-from qlearn.grading.manager import ARGUMENTS, manager_of, sockets
-from qlearn.grading.outputs import Kept, error
+from qlearn.grading.manager import ARGUMENTS, READ_MB, manager_of, sockets
+from qlearn.grading.outputs import TOO_LONG, Kept, error
 from qlearn.grading.processes import Processes, end
 
 GRACE_SECONDS = 3  # of CPU time, from an interrupt, or from a reply, to what must follow it
@@ -131,7 +131,11 @@ class Kernel:
         """Return a message that answers the request; None for any other, or a broken one."""
         try:
             _, parts = self.client.session.feed_identities(socket.recv_multipart(zmq.NOBLOCK))
-            message = self.client.session.deserialize(parts)
+            if any(len(part) > READ_MB * 10**6 for part in parts[:4]):  # not even what it answers
+                return None
+            short = all(len(part) <= READ_MB * 10**6 for part in parts)
+            message = self.client.session.deserialize(parts, content=short)
+            message["content"] = message["content"] if short else TOO_LONG
             answers = message["parent_header"].get("msg_id") == request["header"]["msg_id"]
             return message if answers else None
         except Exception:  # whatever a hostile kernel can send, RecursionError included

@@ -16,6 +16,7 @@ from qlearn.grading.sandbox import configuration, environment
 from qlearn.system.cache import home as cache_folder
 
 MESSAGE_MB = 64  # a message that is larger ends the connection
+READ_MB = 4  # and what is in a larger one is not read: as objects it takes 30 times that
 SPEC = "qlearn-kernel"
 # As `python -m ipykernel_launcher` does, but a file of that name in the folder is not it. IPython
 # puts the folder back, after the standard library, so that learners can import what is theirs.

@@ -11,6 +11,8 @@ CELL_KB, TOTAL_KB = 50, 100
 # Where a tag begins, a command of MathJax that makes a link, and the target of a link or picture;
 # with an invisible joiner within they look the same and are none.
 ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|\\(?=href\b)")
+# A picture that is written into a text, which is not shown, must not use up the room of the words.
+INLINED = re.compile(r"data:image/[\w.+-]{1,20};base64,[A-Za-z0-9+/=]+")
 TARGET = re.compile(r"\](?=[(:])")
 JOINED = "\\g<0>\u2060"
 CUT = f"\n\n(The rest is not shown: a text may have {CELL_KB} kB, and all together {TOTAL_KB} kB.)"

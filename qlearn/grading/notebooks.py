@@ -12,13 +12,14 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from qlearn.grading.markdown import Texts
+from qlearn.grading.markdown import INLINED, Texts
 from qlearn.grading.outputs import PICTURES, is_base64, text
 from qlearn.grading.scratch import Refused
 
 NOTEBOOK_MB = 50
 CELLS = 2000
 CELL_KB = 1000
+ADDED = "added-"
 ATTACHED = (*PICTURES, "image/gif", "image/webp")  # SVG can hold a script
 
 
@@ -111,6 +112,19 @@ def untouched(source: bytes) -> NotebookNode:
     return joined(source, nbformat.writes(nbformat.v4.new_notebook()).encode())
 
 
+def unwritten(source: bytes, notebook: NotebookNode, student: str) -> list[str]:
+    """Return notices on paragraphs that are as they were given, beside texts that were added."""
+    texts = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "markdown"}
+    if not any(name.startswith(ADDED) for name in texts):
+        return []
+    return [
+        f"{student}: {cell.metadata.nbgrader.grade_id} is as it was given, beside added texts: "
+        "look whether one of them is meant."
+        for cell in released(source).cells
+        if cell.metadata.get("nbgrader", {}).get("grade") and texts.get(cell.id) == cell.source
+    ]
+
+
 def _read(submitted: bytes) -> list[dict[str, Any]]:
     """Return the cells, each a dict with texts where texts are expected."""
     if len(submitted) > NOTEBOOK_MB * 10**6:
@@ -134,6 +148,8 @@ def _read(submitted: bytes) -> list[dict[str, Any]]:
 def _plain(cell: dict[str, Any]) -> dict[str, Any]:
     source = cell.get("source", "")
     source = "".join(map(text, source)) if isinstance(source, list) else text(source)
+    if cell.get("cell_type") == "markdown":
+        source = INLINED.sub("data:image", source)
     if len(source) > CELL_KB * 1000:
         raise Refused(f"A cell of the notebook has more than {CELL_KB} kB of text.")
     metadata = cell.get("metadata")
@@ -155,14 +171,17 @@ def _key(cell: NotebookNode) -> str:
 def _recognized(
     cells: list[dict[str, Any]], given: dict[str, NotebookNode]
 ) -> list[tuple[str | None, dict[str, Any]]]:
-    """Pair each cell with the key of the author's cell that it stands for."""
-    by_text = {
-        cell.source: key for key, cell in given.items() if key.startswith("cell ")
-    }  # a notebook may have lost its cell ids
+    """Pair each cell with the key of the author's cell that it stands for.
+
+    A cell that has lost its metadata may have kept its id, and one without an id its text.
+    """
+    named = {key for cell in cells for key in cell["keys"] if key in given}
+    by_id = {f"cell {cell.id}": key for key, cell in given.items() if key not in named}
+    by_text = {cell.source: key for key, cell in given.items() if key.startswith("cell ")}
     pairs, seen = [], set()
     for cell in reversed(cells):
         keys = [key for key in cell["keys"] if key in given]
-        key = keys[0] if keys else by_text.get(cell["source"])
+        key = keys[0] if keys else by_id.get(cell["keys"][1]) or by_text.get(cell["source"])
         pairs.append((None if key in seen else key, cell))
         seen.add(key)
     return pairs[::-1]
@@ -193,7 +212,7 @@ def _taken(given: NotebookNode, cell: dict[str, Any], texts: Texts) -> NotebookN
 
 
 def _added(cell: dict[str, Any], number: int, texts: Texts) -> NotebookNode:
-    name, source = f"added-{number}", cell["source"]
+    name, source = f"{ADDED}{number}", cell["source"]
     if cell["cell_type"] == "code":
         return nbformat.v4.new_code_cell(source, id=name)
     pictures = _pictures(cell["attachments"])

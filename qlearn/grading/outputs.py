@@ -9,6 +9,11 @@ PICTURES = ("image/png", "image/jpeg")
 SENTENCE = 5000  # characters of an error that are kept whatever else was said
 LETTERS = 500  # of what `sentence` returns
 CUT = "\n… the rest of the output was not kept.\n"
+# What is taken for the content of a message that is too long to be read, of whatever kind it is.
+TOO_LONG = {
+    "text": CUT, "data": {"text/plain": CUT}, "status": "error", "ename": "Failed",
+    "evalue": "The cell failed, and what it said is too long to be kept.",
+}  # fmt: skip
 
 
 class Kept:

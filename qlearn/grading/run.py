@@ -154,7 +154,7 @@ def _chosen(students: Collection[str], classroom: Classroom) -> list[str]:
     missing = [student for student in students if student not in classroom.places]
     if missing:
         raise FileNotFoundError(f"Nothing was handed in by {', '.join(missing)}.")
-    return list(students or classroom.places)
+    return list(dict.fromkeys(students) or classroom.places)
 
 
 def _in_words(error: Exception) -> str:

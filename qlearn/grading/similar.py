@@ -6,6 +6,7 @@ import re
 import tokenize
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ from qlearn.grading.scratch import Refused as Damaged
 
 ALIKE = 0.9  # share of tokens in common from which two are listed
 TOKENS = 50  # shorter work is the same by itself
+# A line of IPython's; IPython takes the square of their number to read them.
+MAGIC = re.compile(
+    r"^([ \t]*(?:[\w.,]+ *= *)?)(?:!(?!=).*|%\w.*|\?.*|[\w.%]+\?{1,2}[ \t]*$)", re.MULTILINE
+)
 WORDS = (tokenize.NAME, tokenize.NUMBER, tokenize.STRING, tokenize.OP)
 
 
@@ -81,27 +86,33 @@ def work(source: bytes, submitted: bytes) -> list[str]:
 
 def tokens_of(cells: list[str]) -> list[str]:
     """Return the tokens of some code, with one word for every name that the code itself binds."""
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    trees = []
-    for cell in cells:
-        try:
-            cell = re.sub(r"\A\s*%%.*", "", cell)  # the magic of a whole cell
-            trees.append(ast.parse(TransformerManager().transform_cell(cell)))
-        except (SyntaxError, ValueError, RecursionError):
-            continue  # it does not run either
-    nodes = [node for tree in trees for node in ast.walk(tree)]
+    parsed = [_parsed(cell) for cell in cells]
+    nodes = [node for _, tree in parsed for node in ast.walk(tree)]
     own = {node.id for node in nodes if isinstance(node, ast.Name)
            and isinstance(node.ctx, ast.Store)}  # fmt: skip
     own |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     found = [""]
-    for tree in trees:
-        for token in tokenize.generate_tokens(io.StringIO(ast.unparse(tree)).readline):
-            if token.type in WORDS:
-                named = token.string in own and found[-1] != "."
-                found.append("own" if named else token.string)
+    for code, _ in parsed:
+        # What cannot be parsed may end in the middle of a token.
+        with suppress(SyntaxError, tokenize.TokenError):
+            for token in tokenize.generate_tokens(io.StringIO(code).readline):
+                if token.type in WORDS:
+                    named = token.string in own and found[-1] != "."
+                    found.append("own" if named else token.string)
     return found[1:]
+
+
+def _parsed(cell: str) -> tuple[str, ast.AST]:
+    """Return a cell's code in one layout, and its tree; as it is where that cannot be."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    cell = MAGIC.sub(r"\1None", re.sub(r"\A\s*%%.*", "", cell))  # first the magic of a whole cell
+    try:
+        tree = ast.parse(TransformerManager().transform_cell(cell))
+        return ast.unparse(tree), tree
+    except Exception:  # such as a RecursionError at a long sum
+        return cell, ast.Module([], [])
 
 
 def _alike(tokens: Mapping[str, list[str]]) -> list[Group]:

@@ -119,7 +119,8 @@ def test_scores_given_by_hand_are_kept_when_a_submission_is_graded_again(course,
 def test_only_the_named_students_are_graded(course, cluster, capsys):
     for student in ("ann", "ben"):
         classes.hand_in(course, student, "answer = 42")
-    assert classes.coordinate(course, scheduler=cluster, students=["ben"]) == 0
+    assert classes.coordinate(course, scheduler=cluster, students=["ben", "ben"]) == 0
+    assert capsys.readouterr().out.count(" ben ") == 1
     assert {student for student, *_ in classes.grades(course)} == {"ben"}
     assert classes.coordinate(course, scheduler=cluster, students=["eve"]) == 1
     assert "Nothing was handed in by eve." in capsys.readouterr().err

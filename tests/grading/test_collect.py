@@ -3,6 +3,7 @@
 import contextlib
 import io
 import stat
+import unicodedata
 import zipfile
 
 import classes
@@ -128,6 +129,26 @@ def test_a_user_name_that_ends_like_a_students_is_not_that_student():
     assert owners(map(read_name, some), people) == {("HW_ann", ""): "ann"}
 
 
+@pytest.mark.parametrize(
+    ("who", "other"),
+    [
+        ("Jörg Müller", "Jorg Muller"),
+        ("राम कुमार", "रमी कुमार"),
+        ("กิ ดี", "กุ ดี"),
+        ("سَامي نور", "سُامي نور"),
+    ],
+)
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC")])
+def test_a_name_is_its_own_in_every_script_and_form(who, other, forms):
+    in_book, in_zip = (unicodedata.normalize(form, who) for form in forms)
+    people = [Person(id, *name.split(), "", "") for id, name in (("a", in_book), ("b", other))]
+    name = read_name(f"{in_zip}_5_assignsubmission_file/a.ipynb")
+    assert owners([name], people) == {(in_zip, "5"): "a"}
+    assert owners([name], people[1:]) == {}
+    user = read_name(f"HW_{in_zip}_attempt_2026-11-02-10-00-00_a.ipynb")
+    assert [*owners([user], [Person(in_book, "", "", "", "")]).values()] == [in_book]
+
+
 def test_what_is_there_is_replaced_only_when_that_is_asked_for(course, capsys):
     name = "Home_ann_attempt_2026-11-0{}-10-00-00_tiny.ipynb"
     first, second = {name.format(1): NOTEBOOK}, {name.format(2): LATER}
@@ -172,7 +193,15 @@ def inside(files):
     return {"leeann_101_1_tiny.zip": packed({"tiny.ipynb": NOTEBOOK, **files})}
 
 
+def misnamed():
+    made = packed({"tiny.ipynb": NOTEBOOK, "aé.txt": b""})
+    return {"leeann_101_1_tiny.zip": made.replace("aé.txt".encode(), b"a\xff\xfe.txt")}
+
+
 BAD = {
+    "'tiny.zip' cannot be unpacked: 'utf-8'": misnamed,
+    "more than 100 MB or 500 files": lambda: inside({f"{n}/": b"" for n in range(10_001)}),
+    "is both a file and a folder": lambda: inside({"answers": b"", "answers/a.json": b""}),
     "would leave its folder": lambda: inside({"../../../eve": b"x"}),
     "'/etc/x' would leave": lambda: inside({"/etc/x": b"x"}),
     r"'..\\x' would leave": lambda: inside({"..\\x": b"x"}),
@@ -185,6 +214,18 @@ BAD = {
     "which of these is tiny.ipynb? 'a.ipynb', 'b.ipynb'": lambda: {
         "leeann_101_1_a.ipynb": b"", "leeann_101_2_b.ipynb": b""},
 }  # fmt: skip
+
+
+def test_odd_names_within_are_names(course, capsys):
+    files = {"answers\\a.json": b"{}", "Shot 10:00.png": b"x", "n" * 300: b"", "./b.txt": b""}
+    code, found = collected(course, inside(files))
+    assert code == 0 and "whose name is too long" in capsys.readouterr().out
+    assert set(found["ann"]) == {"tiny.ipynb", "answers/a.json", "Shot 10:00.png", "b.txt"}
+
+
+def test_an_empty_zip_holds_no_submission(course):
+    with pytest.raises(Refused, match="'class.zip' holds no submission"):
+        collected(course, {})
 
 
 @pytest.mark.parametrize("words", BAD)
@@ -217,5 +258,5 @@ def test_the_command_collects_and_says_so(course, monkeypatch):
     said = CliRunner().invoke(app, ["collect", "class.zip", "tiny"])
     assert said.exit_code == 0 and said.output.count("collected ") == 3
     said = CliRunner().invoke(app, ["collect", "class.zip", "tiny", "--zone", "Nowhere/Else"])
-    assert said.exit_code == 1 and "No time zone found" in said.output
+    assert said.exit_code == 1 and "No time zone is called" in said.output
     assert "Traceback" not in said.output

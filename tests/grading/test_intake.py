@@ -209,6 +209,33 @@ def test_the_only_notebook_under_another_name_is_taken_and_that_is_said(course, 
     assert classes.grades(course)["ann", "test"] == (2, None, False)
 
 
+@pytest.mark.parametrize(
+    "name", ["tiny.ipynb.txt", "tiny.ipynb.json", "tiny.IPYNB", "sub/tiny.ipynb", "a/b/other.ipynb"]
+)
+def test_the_only_notebook_is_taken_whatever_it_ends_in_and_wherever_it_is(name, tmp_path):
+    path = tmp_path / "ann" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    for beside in ("data.csv", "timestamp.txt"):
+        (path.parent / beside).write_text("mine")
+    (tmp_path / "ann" / "timestamp.txt").write_text("2026")
+    files, taken = intake.read(tmp_path, Path("ann"), "tiny.ipynb")
+    assert files == {"tiny.ipynb": b"{}", "data.csv": b"mine", "timestamp.txt": b"2026"}
+    assert taken == name
+
+
+def test_what_programs_keep_in_hidden_folders_is_not_handed_in(tmp_path):
+    place = tmp_path / "ann"
+    for folder in (".venv/bin", ".git", "__MACOSX"):
+        (place / folder).mkdir(parents=True)
+    (place / ".venv" / "bin" / "python").symlink_to("/usr/bin/python3")
+    (place / ".link").symlink_to("/etc")
+    for number in range(intake.FILES + 1):
+        (place / ".git" / f"{number}").touch()
+    (place / "tiny.ipynb").write_text("{}")
+    assert intake.read(tmp_path, Path("ann"), "tiny.ipynb") == ({"tiny.ipynb": b"{}"}, "")
+
+
 WHEN = "2026-11-02 10:00:00"
 
 
@@ -222,6 +249,15 @@ WHEN = "2026-11-02 10:00:00"
         (b"13/11/2026 10:00", "2026-11-13 10:00:00", ""),
         (b"02/11/2026 10:00", "", "may be read in two ways: '02/11/2026 10:00'"),
         (b"2026-11-02 10:00:00 XYZT", "", "a zone that is not known"),
+        (b"2026-11-02 10:00:00 +0100", "2026-11-02 09:00:00", ""),
+        (b"2026-11-02 10:00:00 +01:00", "2026-11-02 09:00:00", ""),
+        (b"2026-11-02 10:00:00 IST", "", "a zone that is not known"),
+        (b"2026-11-02 10:00:00 UTC+3", "", "a zone that is not known"),
+        (b"2026-11-02 10:00:00 Europe/Nowhere", "", "a zone that is not known"),
+        (b"10:00:00 UTC", "", "holds no date"),
+        (b"27", "", "holds no date"),
+        (b"2026", "", "holds no date"),
+        (b"Mon", "", "holds no date"),
         (b"as soon as I could\x1b[2J", "", r"holds no date: 'as soon as I could\x1b[2J'"),
     ],
 )

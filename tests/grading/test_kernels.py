@@ -166,6 +166,29 @@ def test_errors_count_and_the_first_is_always_kept():
     assert full.outputs[-1]["ename"] == "E" and full.outputs[-1]["traceback"] == ["t" * 10]
 
 
+LONG = """
+kernel = get_ipython().kernel
+def send(body, kind):
+    message = kernel.session.msg(kind, content={}, parent=kernel.get_parent())
+    ident, mark, _, *parts = kernel.session.serialize(message, b"x")
+    signed = [*parts[:3], body]
+    kernel.iopub_socket.send_multipart([ident, mark, kernel.session.sign(signed), *signed])
+send(b'{"name": "stdout", "text": [' + b"[]," * 10**7 + b"[]]}", "stream")
+"""
+
+
+def test_a_message_that_is_too_long_is_not_read_and_that_is_said(tmp_path):
+    with started(tmp_path, Limits(), sandboxed=False) as kernel:
+        before = psutil.Process().memory_info().rss
+        (said,) = kernel.run(LONG, 60)
+        assert psutil.Process().memory_info().rss - before < 300 * 10**6
+        assert "was not kept" in said["text"]
+        assert kernel.run("print('x' * 5_000_000)", 60)[0]["text"].endswith("was not kept.\n")
+        failed = kernel.run("raise ValueError('x' * 5_000_000)", 60)
+        assert failed[-1]["output_type"] == "error" and "too long" in failed[-1]["evalue"]
+        assert kernel.run("print(1)", 60)[0]["text"] == "1\n"
+
+
 def test_all_cells_of_a_notebook_share_what_is_kept(bubblewrap, tmp_path):
     limits = Limits(output_kb=100, notebook_kb=250)
     with started(tmp_path, limits, sandboxed=True) as kernel:

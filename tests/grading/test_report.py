@@ -78,7 +78,7 @@ def test_the_summary_shows_the_histogram_and_the_csv_has_every_part(there, tmp_p
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=cmd|' /C calc'!A0",
-                                  "＝1+1", "\x00=1"])  # fmt: skip
+                                  "＝1+1", "\x00=1", " =1+1"])  # fmt: skip
 def test_no_cell_of_the_csv_is_a_formula(text, tmp_path, monkeypatch):
     rows = pd.DataFrame({"student": [text], "exercise": "tiny", "part": "a", "score": -1.5,
                          "most": 2.0, "to_read": False, "late_penalty": 0.0})  # fmt: skip
@@ -88,6 +88,7 @@ def test_no_cell_of_the_csv_is_a_formula(text, tmp_path, monkeypatch):
     written = pd.read_csv(tmp_path / "grades.csv")
     assert written["student"][0].startswith("'") and written["student"][0].isprintable()
     assert written["score"][0] == -1.5
+    assert all(line.startswith('"') for line in (tmp_path / "grades.csv").read_text().splitlines())
 
 
 def test_without_grades_there_is_a_sentence_and_no_new_gradebook(tmp_path, monkeypatch):

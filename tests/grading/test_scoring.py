@@ -10,6 +10,7 @@ from hostile import EARNED, FIRST, NOTHING, notebook, source
 from hostile.exercise import HONEST, released
 from nbgrader.utils import determine_grade, is_grade, is_solution
 
+from qlearn.grading.notebooks import joined, unwritten
 from qlearn.grading.records import Exercise, Submission
 from qlearn.grading.sandbox import Limits
 from qlearn.grading.scoring import score
@@ -35,6 +36,30 @@ def test_honest_work_earns_its_points_with_and_without_the_sandbox(sandboxed):
     assert verdict.points == EARNED and verdict.reason == ""
     assert verdict.cpu_seconds > 0 and verdict.peak_mb > 0 and verdict.seconds > 0
     assert cells["explain"].source == "Because." and cells["work-1"].source == HONEST["work-1"]
+
+
+def test_a_cell_that_lost_its_metadata_is_known_by_its_id():
+    made = nbformat.reads(notebook(**WORK, explain="Because.").decode(), as_version=4)
+    for cell in made.cells:
+        cell.metadata.pop("nbgrader", None)
+    found = joined(source(), nbformat.writes(made).encode()).cells
+    sources = {one.metadata.get("nbgrader", {}).get("grade_id"): one.source for one in found}
+    assert sources["explain"] == "Because." and sources["work-1"] == HONEST["work-1"]
+    assert len(found) == len(made.cells)
+
+
+def test_a_paragraph_that_was_written_elsewhere_is_said():
+    made = nbformat.reads(notebook(**WORK, explain="YOUR ANSWER HERE").decode(), as_version=4)
+    assert unwritten(source(), joined(source(), nbformat.writes(made).encode()), "'ann'") == []
+    made.cells.append(nbformat.v4.new_markdown_cell("Because."))
+    (said,) = unwritten(source(), joined(source(), nbformat.writes(made).encode()), "'ann'")
+    assert said.startswith("'ann': explain is as it was given")
+
+
+def test_a_picture_within_a_text_takes_no_room_from_its_words():
+    picture = f"![p](data:image/png;base64,{'A' * 1_200_000})"
+    made = joined(source(), notebook(**WORK, explain=f"{picture}\n\nBecause."))
+    assert "Because." in made.cells[-1].source and "AAA" not in made.cells[-1].source
 
 
 def test_the_points_follow_from_the_notebook_by_nbgraders_rule():

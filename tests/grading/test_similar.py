@@ -83,6 +83,10 @@ def test_short_work_magics_and_what_is_no_notebook_stop_nothing(course):
     for student, work in {"eve": "x = 42", "fay": "x = 42", "gil": f"%%time{ONE}"}.items():
         classes.hand_in(course, student, work)
     (classes.hand_in(course, "hal", "") / "tiny.ipynb").write_text("{")
-    classes.hand_in(course, "ida", "def (")
+    for student, work in {
+        "ida": "def (", "jo": "x = " + "+".join("1" * 3000), "kai": "x = 'a",
+        "lea": "x = a" + ".b" * 3000, "mo": "!ls\n" * 2000, "nia": "x = %pwd\n" * 2000,
+    }.items():  # fmt: skip
+        classes.hand_in(course, student, work)
     (found,) = groups(Course.here(), classes.EXERCISE)
     assert found.students == ("ann", "ben", "gil")

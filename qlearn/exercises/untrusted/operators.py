@@ -2,7 +2,8 @@
 
 Some operators trust the sizes and indices that they get, or give out memory as they find it: a
 model that calls them reads and writes what is not its own. Of ATen are allowed the core operators,
-those on single numbers, those that are made of others, those without a tensor, and a few by name.
+those on single numbers, those that are made of others, those without a tensor, and a few by name;
+of other libraries those that honest files were found to hold.
 """
 
 import functools
@@ -10,26 +11,62 @@ import re
 
 import torch
 
-# Of those that would be allowed: gradients trust what they get, and new memory is not wiped.
+# Of those that would be allowed: gradients trust what they get, and new memory is not wiped. In the
+# second half those that read or wrote beyond their tensors when they were tried with wrong ones, or
+# gave out memory as it was.
 FORBIDDEN = re.compile(
     r".*(backward|empty|resize|from_file|fbgemm|sparse|nested|jagged|sobol|segment_reduce|_unsafe_"
-    r"masked).*|save|set_.*|(un)?flatten_dense_tensors|_?test_.*|_rowwise_prune"
+    r"masked).*|save|set_.*|(un)?flatten_dense_tensors|_?test_.*|_rowwise_prune|"
+    r".*(ctc_loss|embedding_bag|native_batch_norm|weight_norm|grid_sampler|_batch_dim).*|"
+    r"_pad_packed_sequence|fused_moving_avg_obs_fake_quant|slow_conv3d|thnn_conv2d|_upsample_.*_aa|"
+    r"quantized_.*_cell|_wrapped_.*|_saturate_weight_to_fp16"
 )
+# Of TorchScript's own: what passes of its compiler put in, which trusts them.
+COMPILED = re.compile(r".*(mkldnn|DNN|rpc|Python|Static|Var[CS]|Bail|Sizes|Fus|TensorExpr|MM).*")
+FOUND = {
+    "export": {"access_subclass_inner_tensor"},
+    "quantized": set(
+        """
+        add add_relu add_scalar batch_norm2d batch_norm2d_relu batch_norm3d batch_norm3d_relu cat
+        conv1d conv1d_dynamic conv1d_prepack conv1d_relu conv1d_unpack conv2d conv2d_add
+        conv2d_add_relu conv2d_dynamic conv2d_prepack conv2d_relu conv2d_unpack conv3d
+        conv3d_dynamic conv3d_prepack conv3d_relu conv3d_unpack conv_transpose1d
+        conv_transpose1d_prepack conv_transpose1d_unpack conv_transpose2d conv_transpose2d_prepack
+        conv_transpose2d_unpack conv_transpose3d conv_transpose3d_prepack conv_transpose3d_unpack
+        elu embedding_4bit embedding_bag_prepack embedding_bag_unpack embedding_byte group_norm
+        hardswish instance_norm layer_norm leaky_relu linear linear_dynamic linear_dynamic_fp16
+        linear_leaky_relu linear_prepack linear_prepack_fp16 linear_relu linear_relu_dynamic
+        linear_relu_dynamic_fp16 linear_tanh linear_unpack linear_unpack_fp16
+        make_quantized_cell_params make_quantized_cell_params_dynamic
+        make_quantized_cell_params_fp16 matmul mul mul_relu mul_scalar prelu
+        quantized_gru_cell_dynamic quantized_lstm_cell_dynamic quantized_rnn_relu_cell_dynamic
+        quantized_rnn_tanh_cell_dynamic relu6 softmax
+        """.split()
+    ),
+    "quantized_decomposed": set(
+        """
+        choose_qparams choose_qparams_per_token choose_qparams_per_token_asymmetric
+        choose_qparams_symmetric dequantize_per_channel dequantize_per_channel_group
+        dequantize_per_tensor dequantize_per_token quantize_per_channel quantize_per_channel_group
+        quantize_per_tensor quantize_per_token
+        """.split()
+    ),
+    "torchao": {"choose_qparams_affine", "dequantize_affine", "quantize_affine"},
+}
 NAMED = set(
     """
     Bool Float FloatImplicit Int IntImplicit ScalarImplicit __interpolate __upsample
     __upsample_bilinear __upsample_nearest _list_to_tensor _tensor_to_list _add_relu
     _addmm_activation _aminmax _assert_async _assert_tensor_metadata
-    _convert_weight_to_int4pack_for_cpu _dyn_quant_matmul_4bit _dyn_quant_pack_4bit_weight _int_mm
+    _convert_weight_to_int4pack_for_cpu _int_mm
     _make_per_channel_quantized_tensor _make_per_tensor_quantized_tensor
-    _native_batch_norm_legit_functional _prelu_kernel _reshape_alias _safe_softmax
-    _scaled_dot_product_flash_attention_for_cpu _stack _unsafe_view _weight_int4pack_mm_for_cpu
-    _weight_int8pack_mm _weight_norm_interface addbmm addmv adaptive_max_pool2d allclose aminmax
+    _prelu_kernel _safe_softmax _stack _unsafe_view _weight_int4pack_mm_for_cpu
+    _weight_int8pack_mm addbmm addmv adaptive_max_pool2d allclose aminmax
     as_tensor baddbmm bernoulli bucketize channel_shuffle copy count_nonzero cpu cummax cummin
     cumprod dequantize detach diag_embed dist dot eye fake_quantize_per_channel_affine_cachemask
     fake_quantize_per_tensor_affine_cachemask fill floor_divide glu hardswish index_add index_copy
     index_fill int_repr isin lift lift_fresh lift_fresh_copy linspace logsumexp masked_select median
-    mse_loss mv nansum native_batch_norm new_full new_ones new_zeros norm normal ones ones_like
+    mse_loss mv nansum new_full new_ones new_zeros norm normal ones ones_like
     pixel_shuffle pixel_unshuffle q_per_channel_axis q_per_channel_scales q_per_channel_zero_points
     q_scale q_zero_point qscheme quantize_per_channel quantize_per_tensor
     quantize_per_tensor_dynamic quantized_batch_norm quantized_gru quantized_lstm
@@ -43,17 +80,17 @@ NAMED = set(
 @functools.cache
 def is_harmless(namespace: str, name: str) -> bool:
     """Say whether an operator, such as "aten", "linear", only computes with what it is given."""
+    if namespace == "prim":
+        return not COMPILED.fullmatch(name)
+    if namespace != "aten":
+        return name in FOUND.get(namespace, ())
     if FORBIDDEN.fullmatch(name):
         return False
     base = name.removesuffix("_")  # writes into its first input
-    return (
-        namespace != "aten"
-        or base in NAMED
-        or any(
-            _only_computes(one, schema)
-            for one in {name, base}
-            for schema in torch._C._jit_get_schemas_for_operator(f"aten::{one}")
-        )
+    return base in NAMED or any(
+        _only_computes(one, schema)
+        for one in {name, base}
+        for schema in torch._C._jit_get_schemas_for_operator(f"aten::{one}")
     )
 
 

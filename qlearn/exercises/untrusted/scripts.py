@@ -11,12 +11,7 @@ import torch
 from qlearn.exercises.untrusted.archives import open_archive
 from qlearn.exercises.untrusted.operators import is_harmless
 
-NAMESPACES = {
-    "aten", "prim", "prims", "quantized", "_quantized", "quantization", "mkldnn",
-    "mkldnn_prepacked", "onednn", "prepacked", "quantized_decomposed", "sparse", "torchao",
-    "xnnpack",
-}  # fmt: skip
-CLASSES = {b"mkldnn", b"quantized", b"rnn", b"sparse", b"xnnpack"}  # packed weights
+CLASSES = {b"quantized", b"rnn"}  # packed weights
 CLASS = re.compile(rb"torch\.classes\.(\w+)")
 OPERATOR = re.compile(r"\w+::\w+")
 
@@ -71,8 +66,8 @@ def _looked_at(path: Path) -> torch._C.PyTorchFileReader:
 
 
 def _require_pure(namespace: str, name: str = "") -> None:
-    if namespace not in NAMESPACES or not is_harmless(namespace, name):
-        raise ValueError(f"it calls {namespace}::{name}, and a model may only compute")
+    if not is_harmless(namespace, name):
+        raise ValueError(f"it calls {namespace}::{name}, which no answer may: leave it out")
 
 
 def _kinds(model: torch.jit.ScriptModule) -> Iterator[str]:

@@ -15,6 +15,7 @@ from torch import nn
 import qlearn
 from qlearn import checks
 from qlearn.exercises.untrusted.allow_list import is_arithmetic, is_operator
+from qlearn.exercises.untrusted.operators import is_harmless
 
 HOSTILE = Path(__file__).parents[2] / "grading"
 
@@ -205,7 +206,7 @@ def test_a_script_that_does_more_than_compute_is_refused(model, said, suffix, fo
     script = torch.jit.script(model())
     path = str(folder / f"first{suffix}")
     script.save(path) if suffix == ".pt" else script._save_for_lite_interpreter(path)
-    with pytest.raises(AssertionError, match=f"it calls aten::{said}, and a model may only"):
+    with pytest.raises(AssertionError, match=f"it calls aten::{said}, which no answer may"):
         checks.exists("first")
     assert not Path("written").exists()
 
@@ -252,6 +253,46 @@ def test_a_model_cannot_change_what_it_is_measured_on(folder):
 )  # fmt: skip
 def test_a_program_may_call_operators_only(target):
     assert not is_operator(target) and is_operator("torch.ops.aten.linear.default")
+
+
+@pytest.mark.parametrize(
+    "name",
+    """
+    aten::_reshape_alias aten::_scaled_dot_product_flash_attention_for_cpu aten::ctc_loss
+    aten::_ctc_loss aten::_embedding_bag aten::native_batch_norm aten::_weight_norm_interface
+    aten::_pad_packed_sequence aten::grid_sampler_2d aten::slow_conv3d aten::_upsample_bilinear2d_aa
+    aten::fused_moving_avg_obs_fake_quant aten::_dyn_quant_matmul_4bit aten::_remove_batch_dim
+    quantized::embedding_bag_byte_rowwise_offsets quantized::embedding_bag_4bit_rowwise_offsets
+    quantized::embedding_bag_byte quantized::unknown prims::as_strided mkldnn::data_ptr
+    sparse::qlinear inductor::_reinterpret_tensor torchao::_scaled_embedding_bag prim::rpc_sync
+    prim::MKLDNNLayerNorm quantized_decomposed::unknown
+    """.split(),
+)
+def test_an_operator_that_trusts_what_it_gets_or_is_unknown_is_refused(name):
+    assert not is_harmless(*name.split("::"))
+    for honest in (
+        "aten::scaled_dot_product_attention",
+        "quantized::linear",
+        "prim::ListConstruct",
+    ):
+        assert is_harmless(*honest.split("::"))
+
+
+def test_what_a_model_says_is_read_by_its_author_only(folder, monkeypatch):
+    class Tells(nn.Module):
+        def forward(self, x):
+            if x.size(0) == 1:
+                raise RuntimeError(str(int(x[0, 0])))
+            return torch.zeros([2, int(x[0, 0]), 1])
+
+    folder.mkdir()
+    torch.jit.script(Tells()).save(str(folder / "first.pt"))
+    for begun, told in ((None, False), ("ex1", True)):
+        monkeypatch.setattr("qlearn.exercises.run.begun", begun)
+        for rows, words in ((1, "does not run on"), (2, "must return one tensor")):
+            with pytest.raises(AssertionError, match=words) as found:
+                checks.runs(checks.exists("first"), torch.full((rows, 3), 4711.0))
+            assert ("4711" in str(found.value)) == told
 
 
 @pytest.mark.parametrize(
