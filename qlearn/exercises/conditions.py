@@ -13,6 +13,8 @@ from qlearn.system.machine_load import usable_cores
 def conditions_of(thing: Any) -> dict[str, Any]:
     """Return threads, engine, processor and PyTorch's version that something was made with.
 
+    And that the machine was busy, where `compare` noted it.
+
     Parameters
     ----------
     thing
@@ -21,12 +23,13 @@ def conditions_of(thing: Any) -> dict[str, Any]:
     """
     parts = [thing, *thing.values()] if isinstance(thing, Mapping) else [thing]
     said = next((part.attrs for part in parts if getattr(part, "attrs", None)), {})
-    return {
+    found = {
         "threads": said.get("threads", torch.get_num_threads()),
         "engine": said.get("engine", torch.backends.quantized.engine),
         "processor": processor(),
         "torch": torch.__version__,
     }
+    return found | {"busy": True} if said.get("note") else found
 
 
 def processor() -> str:

@@ -43,6 +43,9 @@ class Contents:
     layers
         Two words for each layer, such as "static conv", "dynamic linear" or "float conv" when
         XNNPACK runs it, and "portable conv" when it was left to the slow portable operators.
+    schemes
+        "per tensor", "per channel" or "per group" for the quantized weights of each layer that
+        XNNPACK runs.
     scales
         Scales of the activations, per tensor.
     delegates
@@ -52,13 +55,14 @@ class Contents:
     """
 
     layers: list[str]
+    schemes: list[str]
     scales: list[float]
     delegates: int
     leftovers: Counter[str]
 
 
 def executorch_contents(path: str | Path) -> Contents:
-    """Read a file's layers and scales.
+    """Read a file's layers, their schemes and scales.
 
     Parameters
     ----------
@@ -77,7 +81,7 @@ def executorch_contents(path: str | Path) -> Contents:
 
     try:
         program = deserialize_pte_binary(data).program
-        layers, scales, leftovers, delegates = [], [], Counter(), 0
+        layers, schemes, scales, leftovers, delegates = [], [], [], Counter(), 0
         for plan in program.execution_plan:
             called = list(_list_calls(plan))
             leftovers.update(f"{name}.{overload}".rstrip(".") for name, overload in called)
@@ -87,11 +91,13 @@ def executorch_contents(path: str | Path) -> Contents:
                 if delegate.id == "XnnpackBackend":
                     blob = program.backend_delegate_data[delegate.processed.index].data
                     nodes, tensors = _decode_xnnpack(bytes(blob))
-                    layers += (_name_layer(*node, tensors) for node in nodes if node[0] in LAYERS)
+                    found = [node for node in nodes if node[0] in LAYERS]
+                    layers += (_name_layer(*node, tensors) for node in found)
+                    schemes += _list_schemes(found, tensors)
                     scales += _list_scales(tensors)
     except Exception as error:
         raise ValueError(f"it is damaged: {type(error).__name__}") from error
-    return Contents(layers, scales, delegates, leftovers)
+    return Contents(layers, schemes, scales, delegates, leftovers)
 
 
 def _list_calls(plan: Any) -> Iterator[tuple[str, str]]:
@@ -140,6 +146,17 @@ def _name_layer(kind: str, fields: dict, tensors: dict[int, dict]) -> str:
     else:
         how = "dynamic" if inputs in DYNAMIC else "weight-only"
     return f"{how} {LAYERS[kind]}"
+
+
+def _list_schemes(layers: list[tuple[str, dict]], tensors: dict[int, dict]) -> Iterator[str]:
+    """Yield how many scales the weights of each quantized layer have, by their parameters."""
+    for _, fields in layers:
+        weights = tensors[fields["filter_id"]]
+        if weights["datatype"] in WEIGHTS:
+            of_groups, of_channels = (
+                key in weights["quantized"] for key in ("group_size", "channel_dim")
+            )
+            yield "per group" if of_groups else "per channel" if of_channels else "per tensor"
 
 
 def _list_scales(tensors: dict[int, dict]) -> Iterator[float]:

@@ -260,6 +260,33 @@ qlearn.submit("resnet_int8", quantize_dynamic(stranger, {nn.Linear}), batch)
         },
         {"test-2-hidden": 2, "test-4-speedup": 1},
     ),
+    "intervals that say nothing": (
+        {
+            "work-2": changed(
+                "table",
+                f"table.loc['int8', {RATIO}] = [10, 0.01, 100]\n"
+                "table.loc['int8', 'latency_ms'] = table.at['fp32', 'latency_ms'] / 10\n"
+                "qlearn.submit('verdict', 'same')",
+            ),
+            "work-4": changed(
+                "candidates",
+                f"candidates[{RATIO}] = [10.0, 0.01, 100.0]\ncandidates['verdict'] = 'same'",
+            ),
+            "work-5": choose(speedup="{'speedup': 100, 'speedup_low': 0.01, 'speedup_high': 1000}"),
+        },
+        {"test-2": 2, "test-2-hidden": 2, "test-4": 1, "test-4-speedup": 1, "test-5-hidden": 2},
+    ),
+    "five times as fast, in an interval that reaches the truth": (
+        {
+            "work-2": changed(
+                "table",
+                f"table.loc['int8', {RATIO}] = [5, 0.9, 6]\n"
+                "table.loc['int8', 'latency_ms'] = table.at['fp32', 'latency_ms'] / 5\n"
+                "qlearn.submit('verdict', 'same')",
+            ),
+        },
+        {"test-2-hidden": 2},
+    ),
     "a verdict against its interval": (
         {
             "work-2": changed("verdict", "verdict = 'faster'")
@@ -383,6 +410,7 @@ DECISIVE = {
     "a ResNet that was never trained, one of five layers quantized",
     "latencies and sizes that were hoped for",
     "no tables but texts and lists",
+    "intervals that say nothing",
     "unreadable and empty files",
 }
 

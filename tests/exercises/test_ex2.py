@@ -107,7 +107,7 @@ for batch, length in [(128, 32), (16, 32), (1, 32), (1, 8), (1, 16)]:
     for name in live:
         ratios = sorted(times["float"] / times[name] for times in rounds)
         ms = round(1e3 * statistics.median(times[name] for times in rounds), 5)
-        rows.append((length, batch, name, ms, ratios[3], ratios[0], ratios[-1]))
+        rows.append((length, batch, name, ms, ratios[3], ratios[1], ratios[-2]))
 columns = ["length", "batch", "model", "latency_ms", "speedup", "speedup_low", "speedup_high"]
 times = pd.DataFrame(rows, columns=columns)
 qlearn.submit("times", times)
@@ -148,6 +148,8 @@ qlearn.submit("conclusion", {
     "static_over_file": [1.0, 1.0, 1.0], "static_wins_from": 1,
 })
 """
+# Whatever is measured lies in such intervals, and any conclusion follows from them.
+WIDE = MADE_UP.replace("0.9 * speedup, 1.1 * speedup", "0.001, 1e6")
 CONTRARY = """
 said = qlearn.answers()["conclusion"].load()
 CHANGE
@@ -237,6 +239,17 @@ torch.jit.save(torch.jit.script(Flat(result).eval()), "answers/static.pt")  # su
 NO_ELEMENTS = static().replace('qlearn.submit("static", result, ids)', FLAT)
 assert "submit(" not in NO_ELEMENTS
 TEXTS = CONTRARY.replace("CHANGE", 'said["static_over_float"] = ["3.2", "2", "1"]')
+CHANGED_TIMES = """
+times = qlearn.answers()["times"].load()
+CHANGE
+qlearn.submit("times", times)
+"""
+TIMES_AS_TEXTS = CHANGED_TIMES.replace("CHANGE", 'times["speedup"] = times["speedup"].map(str)')
+LISTS_AS_KEYS = CHANGED_TIMES.replace("CHANGE", 'times["model"] = [[m] for m in times["model"]]')
+CALLS_BY_TEXT = """
+calls = qlearn.answers()["calls"].load()
+qlearn.submit("calls", calls.rename(index=str))
+"""
 GUESSED = 'qlearn.submit("rule", {"per_character": 1, "fixed": 0})'
 
 RIGHT = {
@@ -319,7 +332,10 @@ WRONG = {
         {"work-2": NO_ELEMENTS},
         (*STATIC, "hidden-4", "test-4-table", "hidden-5", "test-6", "hidden-6"),
     ),
-    "numbers as texts": ({"work-5": TEXTS}, ("test-5",)),
+    "numbers as texts": ({"work-5": TEXTS, "work-6": CALLS_BY_TEXT}, ("test-5", "test-6")),
+    "times as texts": ({"work-5": TIMES_AS_TEXTS}, ("test-5", "hidden-5")),
+    "names in lists": ({"work-5": LISTS_AS_KEYS}, ("test-5", "hidden-5")),
+    "intervals that say nothing": ({"work-5": WIDE}, ("test-5", "hidden-5")),
     "times of a row that nobody asks about": (
         {
             "work-5": MADE_UP.replace(
@@ -354,6 +370,7 @@ DECISIVE = {
     "the embedding left in float",
     "another exercise's model",
     "made-up times",
+    "intervals that say nothing",
     "a conclusion against the times",
     "unreadable",
 }

@@ -69,6 +69,13 @@ qlearn.submit("qat4", qat4, images)
 """,
 }
 
+# FX has the layers in the order in which they run, the float network as they were defined.
+HEAD_FIRST = changed(
+    "work-1",
+    ("        self.classifier = nn.Linear(64, 10)\n", ""),
+    ("        layers = [", "        self.classifier = nn.Linear(64, 10)\n        layers = ["),
+)
+
 # No batch norm, nothing depthwise, its own stubs: a network that 4 bits hardly hurt.
 PLAIN = {
     "work-1": """
@@ -114,6 +121,7 @@ OWN_LOOP = changed(
 
 RIGHT = {
     "FX mode": FX,
+    "head defined first, FX": HEAD_FIRST | FX,
     "a plain network without batch norm": PLAIN,
     "traced, some frozen too": {
         **before_submit("work-2", "ptq8", "ptq4 = torch.jit.trace(ptq4, images)"),

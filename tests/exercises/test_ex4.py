@@ -135,7 +135,7 @@ for name in reversed(NAMES):
     right = (got.argmax(1) == y).double().mean().item()
     rows[name] = {"kind": answer.kind, "sqnr_db": qlearn.sqnr(wanted, got), "accuracy": right,
                   "size_mb": answer.size_mb, "latency_ms": ms, "speedup": ratios[4],
-                  "speedup_low": ratios[0], "speedup_high": ratios[-1]}
+                  "speedup_low": ratios[1], "speedup_high": ratios[-2]}
 qlearn.submit("schemes", pd.DataFrame(rows).T.infer_objects())
 """
     },
@@ -241,6 +241,21 @@ floats()
         {"work-2": "free(tq.quantize_dynamic(nn.Sequential(model, nn.Threshold(99, 0)).eval()))"},
         {"test-2-dynamic": 1, "hidden-2": 1},
     ),
+    "an exported program with its example inputs": (
+        {
+            "work-2": "program = torch.export.export(torchao(Int8WeightOnlyConfig()), (images,),\n"
+            "     dynamic_shapes=({0: torch.export.Dim.AUTO},))\n"
+            "torch.export.save(program, 'own.pt2')\n"
+            "qlearn.submit('int8_weight_only', 'own.pt2', images)"
+        },
+        {"hidden-2": 1},
+    ),
+    "a text for the float model": (
+        {"work-1": "floats()\nqlearn.submit('fp32', 'the model')"},
+        {"test-1": 2, "hidden-1": 1, "test-2-dynamic": 1, "test-2-weights": 1, "hidden-2": 1}
+        | {"test-3-static": 2, "hidden-3": 1}
+        | ALL_OF_4_TO_6,
+    ),
     "one scale and many exchanged": (
         {"work-3": "static(eager(CHANNEL), eager(TENSOR))"},
         {"test-3-scales": 1},
@@ -324,6 +339,30 @@ floats()
             "qlearn.submit('schemes', schemes)"
         },
         {"test-4-latency": 1},
+    ),
+    "intervals that say nothing": (
+        {
+            "work-4": "%s\nfor name, ms in zip(NAMES, (10, 5, 5, 2.5, 2.5, 2.5, 2.6)):\n"
+            "    ratios = ['latency_ms', 'speedup', 'speedup_low', 'speedup_high']\n"
+            "    schemes.loc[name, ratios] = [ms, 10 / ms, 0.001, 1000]\n"
+            "schemes.attrs = {}\nqlearn.submit('schemes', schemes)"
+        },
+        {"test-4-latency": 1},
+    ),
+    "SQNR as a text": (
+        {
+            "work-4": "%s\nschemes['sqnr_db'] = schemes.sqnr_db.map('{:.1f}'.format)\n"
+            "qlearn.submit('schemes', schemes)"
+        },
+        {"test-4-measured": 2, "test-5": 1, "hidden-5": 1, "test-6": 1, "hidden-6": 1},
+    ),
+    "SQNR of a row is missing": (
+        {"work-4": "%s\nschemes.loc['bf16', 'sqnr_db'] = None\nqlearn.submit('schemes', schemes)"},
+        {"test-4-measured": 2},
+    ),
+    "a row twice": (
+        {"work-4": "%s\nqlearn.submit('schemes', pd.concat([schemes, schemes.loc[['bf16']]]))"},
+        ALL_OF_4_TO_6,
     ),
     "SQNR as a ratio instead of decibels": (
         {

@@ -83,6 +83,12 @@ edge = to_edge(torch.export.export(reader, (one,))).to_backend(XnnpackPartitione
 (folder / "et_fp32.pte").write_bytes(edge.to_executorch().buffer)
 qlearn.submit("et_fp32", folder / "et_fp32.pte")
 """
+TWO_STEPS_INT8 = """
+quantized = torch.export.export(int8(everywhere(is_per_channel=True), images), (one,))
+edge = to_edge(quantized).to_backend(XnnpackPartitioner())
+(folder / "et_int8.pte").write_bytes(edge.to_executorch().buffer)
+qlearn.submit("et_int8", folder / "et_int8.pte")
+"""
 COURSE = """
 reader = torch.nn.Sequential(model, torch.nn.Softmax(1)).eval()
 qlearn.export.executorch(reader, one, folder / "et_int8.pte", train)
@@ -105,7 +111,7 @@ with torch.inference_mode():
         size = qlearn.answers()[name].path.stat().st_size / 1e6
         rows[name] = {"size_mb": round(size, 3), "agreement": sum(same) / len(same),
                       "latency_ms": 1000 * sorted(times[name] for times in rounds)[4],
-                      "speedup": ratios[4], "speedup_low": ratios[0], "speedup_high": ratios[-1]}
+                      "speedup": ratios[4], "speedup_low": ratios[1], "speedup_high": ratios[-2]}
 table = pd.DataFrame(rows).T
 qlearn.submit("table", table)
 """
@@ -129,6 +135,7 @@ for name, ms in (("et_fp32", 0.4), ("et_int8", 0.2)):
 qlearn.submit("phone", qlearn.device.read(folder / "device.json"))
 """
 
+NOISE = FX.replace("ENGINE", "x86").replace("next(iter(train))[0]", "torch.randn(64, 1, 28, 28)")
 UNCALIBRATED = FX.replace("ENGINE", "x86").replace("prepared(next", "(next")
 FLOAT_RENAMED = 'lite(torch.jit.script(model), "lite_int8")'
 DYNAMIC = """
@@ -201,6 +208,16 @@ table.loc["et_fp32", ratio], table.loc["et_int8", ratio] = [1.5, 1.4, 1.6], [5, 
 qlearn.submit("table", table)
 qlearn.submit("speedup", {"same_engine": 5, "against_eager": 5})
 """
+# Whatever is measured lies in such intervals.
+WIDE = """
+table = qlearn.answers()["table"].load()
+ratio = ["speedup", "speedup_low", "speedup_high"]
+table.loc["et_fp32", ratio], table.loc["et_int8", ratio] = [1, 0.01, 100], [5, 0.01, 100]
+table.loc["et_fp32", "latency_ms"] = 5 * table.at["et_int8", "latency_ms"]
+qlearn.submit("table", table)
+wide = {"speedup": 5, "speedup_low": 0.01, "speedup_high": 1000}
+qlearn.submit("speedup", {"same_engine": wide, "against_eager": wide})
+"""
 ACCURACY = """
 import torch.utils.data
 single = torch.utils.data.DataLoader(digits.test, batch_size=1)
@@ -230,7 +247,10 @@ RIGHT = {
         "work-2": FX.replace("ENGINE", "qnnpack"),
     },
     "any batch": {"work-3": EXECUTORCH + ANY_BATCH, "work-4": ANY_BATCH_INT8},
-    "per tensor; lowered in two steps": {"work-3": EXECUTORCH + TWO_STEPS, "work-4": PER_TENSOR},
+    "per channel; lowered in two steps": {
+        "work-3": EXECUTORCH + TWO_STEPS,
+        "work-4": TWO_STEPS_INT8,
+    },
     "the course's exporter; a table by hand, and a device": {
         "work-4": COURSE,
         "work-5": BY_HAND + DEVICE,
@@ -311,6 +331,16 @@ WRONG = {
         {"test-6": 1, "test-6-hidden": 1},
     ),
     "five times, for both": ({"work-6": FIVE_TIMES}, {"test-6": 1}),
+    "five times for both, in intervals that say nothing": (
+        {"work-6": WIDE},
+        {"test-5-latency": 1, "test-6": 1, "test-6-hidden": 1},
+    ),
+    "an interval that ends at 0": (
+        table('table.loc["et_fp32", "speedup_high"] = 0'),
+        {"test-5-latency": 1, "test-6": 1},
+    ),
+    "one scale per tensor": ({"work-4": EXECUTORCH + PER_TENSOR}, {"test-4": 1}),
+    "calibrated on noise": ({"work-2": LITE + NOISE}, {"test-2": 1}),
     "logits instead of probabilities": (
         {"work-3": EXECUTORCH + 'executorch(model, "et_fp32")'},
         {"test-3": 1, "test-3-hidden": 1},
@@ -322,6 +352,7 @@ WRONG = {
 # Each test cell and each kind of fault once.
 DECISIVE = {
     "five times, for both",
+    "five times for both, in intervals that say nothing",
     "logits instead of probabilities",
     "eager mode",
     "the course's exporter; a table by hand, and a device",
@@ -366,12 +397,13 @@ def test_a_wrong_way_loses_exactly_its_points(
     runner.assert_every_message_helps(result)
 
 
+@pytest.mark.parametrize("change", [('"phone":', '"device":'), ("[0.4]", '["0.4 ms"]')])
 def test_a_phones_report_is_checked_for_its_form_only(
-    reference: tuple[Path, runner.Result], tmp_path: Path
+    change: tuple[str, str], reference: tuple[Path, runner.Result], tmp_path: Path
 ) -> None:
-    patch = {"work-6": PHONE.replace('"phone":', '"device":')}
-    result = grade_patch(patch, reference[0], tmp_path)
+    result = grade_patch({"work-6": PHONE.replace(*change)}, reference[0], tmp_path)
     assert list(result.messages) == ["test-phone"] and "'phone'" in result.messages["test-phone"]
+    runner.assert_every_message_helps(result)
     assert not runner.lost(EXERCISE, result)
 
 

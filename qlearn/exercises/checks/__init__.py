@@ -43,6 +43,7 @@ from qlearn.exercises.checks.speed import (
     faster_claim_holds,
     latencies_fit,
     measured_elsewhere,
+    speedup_of,
     speedups_hold,
     verdict,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "runs",
     "runs_in_int8",
     "smaller_than",
+    "speedup_of",
     "speedups_hold",
     "table_has",
     "variant",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from qlearn.calibration import sqnr
 from qlearn.exercises import Answer, answers, draw, output_of, under
+from qlearn.exercises import run as this_run
 from qlearn.exercises.run import fixed_learner, same_learner
 from qlearn.system.errors import explain
 
@@ -69,8 +70,24 @@ def runs(answer: Answer, inputs: Tensor, batch: int | None = None) -> Tensor:
 
 def _model(answer: Answer) -> Callable[[Tensor], Tensor]:
     model = answer.load()
-    assert callable(model), f"The answer {answer.name!r} is a table, and a model is asked for."
+    assert callable(model), (
+        f"The answer {answer.name!r} is a {answer.kind}, and a model is asked for."
+    )
     return model
+
+
+def _reason(error: Exception) -> str:
+    """Say why a model failed: its own words to its author only, as they may be a hidden input."""
+    if this_run.begun:
+        return explain(error)
+    return f"{type(error).__name__}; run it on such inputs in your notebook to read why"
+
+
+def _form(output: object) -> str:
+    """Say what a model gave; the numbers of its shape, which it chose, to its author only."""
+    if not isinstance(output, Tensor):
+        return type(output).__name__
+    return str(tuple(output.shape)) if this_run.begun else "a tensor of another shape"
 
 
 def _output(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -80,13 +97,12 @@ def _output(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Ten
             output = model(inputs.clone())
     except Exception as error:
         raise AssertionError(
-            f"The model {name!r} does not run on {tuple(inputs.shape)}: {explain(error)}."
+            f"The model {name!r} does not run on {tuple(inputs.shape)}: {_reason(error)}."
         ) from None
     matrix = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 0
     assert matrix and len(output) == len(inputs), (
         f"The model {name!r} must return one tensor with a row of logits for each input, and gives "
-        f"{tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__} for "
-        f"{len(inputs)}."
+        f"{_form(output)} for {len(inputs)}."
     )
     assert torch.isfinite(output).all(), (
         f"The model {name!r} returns values that are not finite: check its scales."
@@ -120,8 +136,8 @@ def _alike(answer: Answer, inputs: Tensor, wanted: Tensor) -> Tensor:
     """Return a model's output, which has the shape of the reference's."""
     output = runs(answer, inputs)
     assert output.shape == wanted.shape, (
-        f"The model {answer.name!r} gives {output.shape[1]} numbers for an input, and the original "
-        f"{wanted.shape[1]}: hand in a model of the same classes."
+        f"The model {answer.name!r} gives {_form(output)}, and the original "
+        f"{tuple(wanted.shape)}: hand in a model of the same classes."
     )
     return output
 

@@ -19,25 +19,27 @@ def smaller_than(answer: Answer, megabytes: float, ratio: float = 1.0) -> None:
     ratio
         At most so many times that.
     """
-    twice = _stored_twice(answer)
-    reason = (
-        f" {twice:.2g} MB stand in it twice, as in the file of a frozen module: save the scripted "
-        "one."
-    )
     assert answer.size_mb <= ratio * megabytes, (
         f"{answer.name!r} has {answer.size_mb:.3g} MB, {answer.size_mb / megabytes:.2f} times the "
         f"{megabytes:.3g} MB that it is compared with; at most {ratio:.2f} times is asked for."
-        f"{reason if twice else ''}"
+        f"{_needless(answer)}"
     )
 
 
-def _stored_twice(answer: Answer) -> float:
-    """Return the MB that a file of the lite interpreter holds more than once."""
-    if answer.path.suffix != ".ptl":
-        return 0.0
+def _needless(answer: Answer) -> str:
+    """Say what an archive holds that its model does not need; "" when it is nothing much."""
+    if answer.path.suffix not in (".ptl", ".pt2"):
+        return ""
     with zipfile.ZipFile(answer.path) as archive:
-        parts = [(part.file_size, part.CRC) for part in archive.infolist() if part.file_size > 1000]
-    return (sum(size for size, _ in parts) - sum(size for size, _ in set(parts))) / 10**6
+        parts = [part for part in archive.infolist() if part.file_size > 1000]
+    if answer.path.suffix == ".ptl":
+        once = {(part.file_size, part.CRC) for part in parts}
+        twice = sum(part.file_size for part in parts) - sum(size for size, _ in once)
+        advice = "stand in it twice, as in the file of a frozen module: save the scripted one."
+        return f" {twice / 10**6:.2g} MB {advice}" if twice else ""
+    examples = sum(part.file_size for part in parts if "/sample_inputs/" in part.filename)
+    advice = "of it are its example inputs: set program.example_inputs = None before you save it."
+    return f" {examples / 10**6:.2g} MB {advice}" if examples else ""
 
 
 def number(what: str, value: Any) -> float:
@@ -70,7 +72,7 @@ def claim_close(what: str, claimed: Any, measured: float, tolerance: float) -> N
     )
 
 
-def table_has(answer: Answer, columns: Sequence[str], rows: Sequence[str] = ()) -> Any:
+def table_has(answer: Answer, columns: Sequence[str], rows: Sequence[Any] = ()) -> Any:
     """Return a table that has the columns and rows that are asked for.
 
     Parameters
@@ -88,17 +90,37 @@ def table_has(answer: Answer, columns: Sequence[str], rows: Sequence[str] = ()) 
     )
     for what, wanted, there in (("column", columns, table.columns), ("row", rows, table.index)):
         for label in wanted:
-            assert label in there, (
-                f"The table {answer.name!r} lacks the {what} {label!r}; it has "
-                f"{', '.join(map(str, there)) or 'none'}."
-            )
-            assert sum(there == label) == 1, (
-                f"The table {answer.name!r} has the {what} {label!r} more than once."
-            )
+            assert label in there, _lack(answer, what, label, there.tolist())
+            assert sum(there == label) == 1, _repeated(answer, what, label)
     return table
 
 
-def numbers_in(answer: Answer, columns: Sequence[str], rows: Sequence[str] = ()) -> Any:
+def _lack(answer: Answer, what: str, label: Any, there: list[Any]) -> str:
+    shown = ", ".join(map(repr, there[:8])) or "none"
+    as_text = not isinstance(label, str) and _as_text(label) in map(_as_text, there)
+    return (
+        f"The table {answer.name!r} lacks the {what} {label!r}; it has {shown}"
+        f"{', …' * (len(there) > 8)}{': a number is a text there, hand in numbers' * as_text}."
+    )
+
+
+def _as_text(label: Any) -> str:
+    return " ".join(map(str, label)) if isinstance(label, tuple) else str(label)
+
+
+def _repeated(answer: Answer, what: str, label: Any) -> str:
+    return (
+        f"The table {answer.name!r} has the {what} {label!r} more than once: hand in one of each."
+    )
+
+
+def numbers_in(
+    answer: Answer,
+    columns: Sequence[str],
+    rows: Sequence[Any] = (),
+    infinite: Sequence[str] = (),
+    keys: Sequence[str] = (),
+) -> Any:
     """Return a table as `table_has` does, with finite numbers in these columns of these rows.
 
     Parameters
@@ -107,15 +129,43 @@ def numbers_in(answer: Answer, columns: Sequence[str], rows: Sequence[str] = ())
         A DataFrame that was handed in.
     columns, rows
         Labels that must be there; all rows when none is named.
+    infinite
+        More columns, in which a number may be infinite, as one that is missing counts.
+    keys
+        Columns that name the rows together; ``rows`` are tuples then.
     """
-    table = table_has(answer, columns, rows)
-    chosen = table.loc[list(rows) if rows else table.index, list(columns)]
+    columns = [*columns, *infinite]
+    table = table_has(answer, [*keys, *columns], () if keys else rows)
+    if keys:
+        table = _named_by(answer, table, keys, rows)
+    repeated = table.index[table.index.duplicated()]
+    assert rows or not len(repeated), _repeated(answer, "row", repeated[0])
+    chosen = table.loc[list(rows) or table.index, columns]
     checked = [
-        [number(f"{column} of {label!r} in {answer.name!r}", value)
+        [math.inf if column in infinite and _is_missing(value)
+         else number(f"{column} of {label!r} in {answer.name!r}", value)
          for column, value in zip(columns, row, strict=True)]
         for label, row in zip(chosen.index, chosen.itertuples(index=False), strict=True)
     ]  # fmt: skip
-    return type(chosen)(checked, index=chosen.index, columns=list(columns))
+    return type(chosen)(checked, index=chosen.index, columns=columns)
+
+
+def _named_by(answer: Answer, table: Any, keys: Sequence[str], rows: Sequence[tuple]) -> Any:
+    """Return a table whose rows are named by some of its columns; of several alike the first."""
+    for key in keys:
+        for value in table[key]:
+            assert isinstance(value, str | Real), (
+                f"The column {key!r} of {answer.name!r} holds {str(value)[:60]!r}: hand in a "
+                "number or a text in each of its rows."
+            )
+    table = table.drop_duplicates(list(keys)).set_index(list(keys))
+    for row in rows:
+        assert row in table.index, _lack(answer, "row", row, table.index.tolist())
+    return table
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or isinstance(value, Real) and (math.isnan(value) or value == math.inf)
 
 
 def dict_has(answer: Answer, keys: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qlearn.exercises import Answer, under
 from qlearn.exercises.checks.behaviour import runs
-from qlearn.exercises.checks.layers import LAYERS
+from qlearn.exercises.checks.layers import LAYERS, torchscript
 
 # Operators of ATen that compute with the weights of a layer, by the kind of that layer.
 KINDS = {
@@ -49,7 +49,7 @@ def operators_run(answer: Answer, inputs: Tensor) -> Counter[str]:
     Parameters
     ----------
     answer
-        A model handed in as TorchScript or as an exported program.
+        A model handed in as TorchScript, of the lite interpreter too, or as an exported program.
 
     Returns
     -------
@@ -60,8 +60,15 @@ def operators_run(answer: Answer, inputs: Tensor) -> Counter[str]:
     return _recorded(answer, inputs).operators
 
 
-def levels_used(answer: Answer, inputs: Tensor) -> list[tuple[int, float]]:
+def levels_used(
+    answer: Answer, inputs: Tensor, batch: int | None = None
+) -> list[tuple[int, float]]:
     """Say of each static layer what its outputs use of their 256 levels.
+
+    Parameters
+    ----------
+    batch
+        As in `runs`.
 
     Returns
     -------
@@ -70,7 +77,7 @@ def levels_used(answer: Answer, inputs: Tensor) -> list[tuple[int, float]]:
         in [0, 1], at the highest level that there is: they may have been clipped.
     """
     found = []
-    for calls in _recorded(answer, inputs).levels.values():
+    for calls in _recorded(answer, inputs, batch).levels.values():
         low = min(levels.min().item() for levels in calls)
         high = max(levels.max().item() for levels in calls)
         top = 255 if low >= 0 else 127
@@ -79,11 +86,13 @@ def levels_used(answer: Answer, inputs: Tensor) -> list[tuple[int, float]]:
     return found
 
 
-def _recorded(answer: Answer, inputs: Tensor) -> _Recorder:
-    runs(answer, inputs)  # one that fails is refused there, in a sentence
+def _recorded(answer: Answer, inputs: Tensor, batch: int | None = None) -> _Recorder:
+    runs(answer, inputs, batch)  # one that fails is refused there, in a sentence
     recorder = _Recorder()
     with under(answer.made_with), torch.no_grad():
-        model = answer.load()
+        # What the lite interpreter runs, a recorder does not see.
+        model = torchscript(answer) if answer.path.suffix == ".ptl" else answer.load()
         with recorder:
-            model(inputs.clone())
+            for part in inputs.split(batch or len(inputs)):
+                model(part.clone())
     return recorder

@@ -133,14 +133,17 @@ def weight_schemes(answer: Answer) -> list[str]:
     Parameters
     ----------
     answer
-        A dynamic or static model handed in as TorchScript.
+        A dynamic or static model handed in as TorchScript, or as an ExecuTorch file.
 
     Returns
     -------
     list of str
         "per tensor" or "per channel", in the order of computation; recurrent layers and
-        embeddings are left out.
+        embeddings are left out. For ExecuTorch also "per group".
     """
+    if answer.path.suffix == ".pte":
+        answer.load()
+        return executorch_contents(answer.path).schemes
     kinds = [kind for kind, layer in LAYERS.items() if layer.endswith(("linear", "conv"))]
     return [
         "per channel" if "per_channel" in str(weight.qscheme()) else "per tensor"
@@ -163,6 +166,9 @@ def weight_types(answer: Answer) -> Counter[str]:
         Keys such as "float32", "bfloat16", "int8". A number in memory counts once, whatever shape
         a tensor gives to it.
     """
+    assert answer.path.suffix in (".pt", ".pt2"), (
+        f"The answer {answer.name!r} is a {answer.kind}; hand in the model itself."
+    )
     # Not the copy that load() gives, in which every number has memory of its own.
     model = load_script(answer.path) if answer.path.suffix == ".pt" else answer.load()
     tensors = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
@@ -223,7 +229,7 @@ def _weights_of(packed: Any) -> list[Tensor]:
     return [weight for part in parts for weight in _weights_of(part)]
 
 
-def _torchscript(answer: Answer) -> torch.jit.ScriptModule:
+def torchscript(answer: Answer) -> torch.jit.ScriptModule:
     """Return a model as TorchScript; a lite interpreter's file holds it beside its bytecode."""
     assert answer.path.suffix in (".pt", ".ptl"), (
         f"The answer {answer.name!r} is a {answer.kind}; hand in the converted model itself."
@@ -240,7 +246,7 @@ def _nodes(
     """All nodes of the frozen graph, or those of some kinds, and how many loops are around each."""
     with under(answer.made_with):
         # What was handed in frozen has no mode any more, and freeze() would stumble over that.
-        model = copy.deepcopy(_torchscript(answer))
+        model = copy.deepcopy(torchscript(answer))
         frozen = torch.jit.freeze(model.eval()) if hasattr(model, "training") else model
 
     def walk(block: Any, loops: int) -> Iterator[tuple[torch._C.Node, int]]:

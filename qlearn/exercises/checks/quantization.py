@@ -76,7 +76,7 @@ def _left(answer: Answer, run: Counter[str], name: str) -> str:
     )
 
 
-def is_calibrated(answer: Answer, inputs: Tensor | None = None) -> None:
+def is_calibrated(answer: Answer, inputs: Tensor | None = None, batch: int | None = None) -> None:
     """Assert that no scale of a static model is the 1 that it begins with.
 
     Parameters
@@ -86,6 +86,8 @@ def is_calibrated(answer: Answer, inputs: Tensor | None = None) -> None:
     inputs
         All samples that it may have been calibrated with: then its layers' outputs must use
         their levels.
+    batch
+        As in `runs`.
     """
     scales = activation_scales(answer)
     assert scales, f"The model {answer.name!r} has no static layer: no scale was found in it."
@@ -96,7 +98,7 @@ def is_calibrated(answer: Answer, inputs: Tensor | None = None) -> None:
     )
     if inputs is None or answer.path.suffix == ".pte":
         return
-    for number, (levels, clipped) in enumerate(levels_used(answer, inputs), 1):
+    for number, (levels, clipped) in enumerate(levels_used(answer, inputs, batch), 1):
         assert levels >= LEVELS and clipped <= CLIPPED, (
             f"The output of layer {number} of {answer.name!r} uses {levels} of 256 levels, and "
             f"{clipped:.0%} of it may be clipped: calibrate with images or texts like those that "
@@ -159,12 +161,12 @@ def is_trained_with_rounding(
         "what prepare_qat returned, trained and in eval mode, before convert."
     )
     before, after = _weights(start), _weights(prepared)
-    assert [w.shape for w in before] == [w.shape for w in after], (
+    assert _shapes(before) == _shapes(after), (
         f"The layers of {name!r} are not those of {start.name!r}: prepare a copy of that model."
     )
     # Folding batch norm scales a filter, rounding moves each weight by less than a level, and an
     # optimizer turns the filter.
-    turned = [_turned(w, v) for w, v in zip(before, after, strict=True)]
+    turned = _all_turned(before, after)
     assert sorted(turned)[len(turned) // 2] > MOVED, (
         f"The weights of {name!r} are those of {start.name!r} in {sum(t <= MOVED for t in turned)} "
         f"of {len(turned)} layers: train what prepare_qat returns, with an optimizer that is made "
@@ -185,11 +187,29 @@ def is_trained_with_rounding(
 
 
 def _weights(answer: Answer) -> list[Tensor]:
-    """Return the matrices and filters of a float model, in their order."""
+    """Return the matrices and filters of a float model."""
     state = answer.load().state_dict()
     return [
         value for value in state.values() if value.dim() in (2, 4) and value.is_floating_point()
     ]
+
+
+def _shapes(weights: list[Tensor]) -> list[tuple[int, ...]]:
+    return sorted(tuple(weight.shape) for weight in weights)
+
+
+def _all_turned(before: list[Tensor], after: list[Tensor]) -> list[float]:
+    """Return how far each layer turned; a layer is followed to the nearest one of its shape.
+
+    Not by its place: FX has layers in the order in which they run, a module as they were defined.
+    """
+    left, turned = [*after], []
+    for weight in before:
+        ways = {i: _turned(weight, v) for i, v in enumerate(left) if v.shape == weight.shape}
+        nearest = min(ways, key=ways.__getitem__)
+        turned.append(ways[nearest])
+        del left[nearest]
+    return turned
 
 
 def _turned(before: Tensor, after: Tensor) -> float:

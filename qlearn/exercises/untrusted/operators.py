@@ -3,7 +3,7 @@
 Some operators trust the sizes and indices that they get, or give out memory as they find it: a
 model that calls them reads and writes what is not its own. Of ATen are allowed the core operators,
 those on single numbers, those that are made of others, those without a tensor, and a few by name;
-of other libraries those that honest files were found to hold.
+of other libraries those that honest files were found to hold, and their like.
 """
 
 import functools
@@ -18,7 +18,7 @@ FORBIDDEN = re.compile(
     r".*(backward|empty|resize|from_file|fbgemm|sparse|nested|jagged|sobol|segment_reduce|_unsafe_"
     r"masked).*|save|set_.*|(un)?flatten_dense_tensors|_?test_.*|_rowwise_prune|"
     r".*(ctc_loss|embedding_bag|native_batch_norm|weight_norm|grid_sampler|_batch_dim).*|"
-    r"_pad_packed_sequence|fused_moving_avg_obs_fake_quant|slow_conv3d|thnn_conv2d|_upsample_.*_aa|"
+    r"_pad_packed_sequence|slow_conv3d|thnn_conv2d|_upsample_.*_aa|"
     r"quantized_.*_cell|_wrapped_.*|_saturate_weight_to_fp16"
 )
 # Of TorchScript's own: what passes of its compiler put in, which trusts them.
@@ -27,20 +27,23 @@ FOUND = {
     "export": {"access_subclass_inner_tensor"},
     "quantized": set(
         """
-        add add_relu add_scalar batch_norm2d batch_norm2d_relu batch_norm3d batch_norm3d_relu cat
-        conv1d conv1d_dynamic conv1d_prepack conv1d_relu conv1d_unpack conv2d conv2d_add
+        add add_relu add_scalar add_scalar_relu batch_norm batch_norm1d batch_norm1d_relu
+        batch_norm2d batch_norm2d_relu batch_norm3d batch_norm3d_relu batch_norm_relu cat cat_relu
+        celu clamp conv1d conv1d_dynamic conv1d_prepack conv1d_relu conv1d_unpack conv2d conv2d_add
         conv2d_add_relu conv2d_dynamic conv2d_prepack conv2d_relu conv2d_unpack conv3d
         conv3d_dynamic conv3d_prepack conv3d_relu conv3d_unpack conv_transpose1d
-        conv_transpose1d_prepack conv_transpose1d_unpack conv_transpose2d conv_transpose2d_prepack
-        conv_transpose2d_unpack conv_transpose3d conv_transpose3d_prepack conv_transpose3d_unpack
-        elu embedding_4bit embedding_bag_prepack embedding_bag_unpack embedding_byte group_norm
+        conv_transpose1d_dynamic conv_transpose1d_prepack conv_transpose1d_unpack conv_transpose2d
+        conv_transpose2d_dynamic conv_transpose2d_prepack conv_transpose2d_unpack conv_transpose3d
+        conv_transpose3d_dynamic conv_transpose3d_prepack conv_transpose3d_unpack dropout elu
+        embedding_4bit embedding_bag_prepack embedding_bag_unpack embedding_byte group_norm
         hardswish instance_norm layer_norm leaky_relu linear linear_dynamic linear_dynamic_fp16
         linear_leaky_relu linear_prepack linear_prepack_fp16 linear_relu linear_relu_dynamic
         linear_relu_dynamic_fp16 linear_tanh linear_unpack linear_unpack_fp16
         make_quantized_cell_params make_quantized_cell_params_dynamic
-        make_quantized_cell_params_fp16 matmul mul mul_relu mul_scalar prelu
-        quantized_gru_cell_dynamic quantized_lstm_cell_dynamic quantized_rnn_relu_cell_dynamic
-        quantized_rnn_tanh_cell_dynamic relu6 softmax
+        make_quantized_cell_params_fp16 matmul max_pool1d max_pool2d mul mul_relu mul_scalar
+        mul_scalar_relu prelu quantized_gru_cell_dynamic quantized_lstm_cell_dynamic
+        quantized_rnn_relu_cell_dynamic quantized_rnn_tanh_cell_dynamic relu6 sigmoid softmax
+        threshold
         """.split()
     ),
     "quantized_decomposed": set(
