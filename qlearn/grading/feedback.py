@@ -27,6 +27,8 @@ from qlearn.grading.outputs import sentence
 SHOWING_SECONDS = 60  # for a page: highlighting and Markdown can take hours on what is odd
 # As PyTorch, ExecuTorch and glog write them: [W1127 10:00:00 file.cpp:12] words
 LOG = re.compile(r"^[\[IWEFD].*\w\.(?:cpp|cc|cu|h):\d+\].*\n?", re.MULTILINE)
+# A sentence is longer than a page is wide, and nobody scrolls a printed one.
+WRAPPED = "<style>pre {white-space: pre-wrap !important; overflow-wrap: anywhere}</style>"
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title></head><body>
 <h1>{name}</h1><p>{reason}</p>
@@ -169,6 +171,7 @@ class Feedback:
             with _limited(SHOWING_SECONDS):
                 page = self._exporter.from_notebook_node(notebook, resources)[0]
                 page = page.replace("Score: nan /", "not read yet, of")
+                page = page.replace("</head>", f"{WRAPPED}\n</head>", 1)
                 return page.replace("<head>", f"<head>\n{self._policy}", 1)
         except Exception as error:  # whatever nbconvert raises at what a learner wrote
             problem = f"{type(error).__name__}: {str(error)[:200]}"

@@ -525,7 +525,7 @@ def my_forward(self, x):
         (  # not flattened
             "def my_forward(self, x):\n"
             "    return self.fc(self.dequant(self.features(self.quant(x))))",
-            "stops with RuntimeError",
+            "stops with ValueError: the prepared model fails",
         ),
         (  # the classifier forgotten
             """
