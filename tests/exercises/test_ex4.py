@@ -243,7 +243,8 @@ floats()
     ),
     "an exported program with its example inputs": (
         {
-            "work-2": "program = torch.export.export(torchao(Int8WeightOnlyConfig()), (images,),\n"
+            "work-2": "free()\n"
+            "program = torch.export.export(torchao(Int8WeightOnlyConfig()), (images,),\n"
             "     dynamic_shapes=({0: torch.export.Dim.AUTO},))\n"
             "torch.export.save(program, 'own.pt2')\n"
             "qlearn.submit('int8_weight_only', 'own.pt2', images)"
