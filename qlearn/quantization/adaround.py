@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from qlearn.calibration import run_hooked
 from qlearn.data.batches import batches_of
-from qlearn.quantization.equalization import fold
+from qlearn.quantization.equalization import fold, require_right_fold
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, grid_of
-from qlearn.quantization.tracing import require_right_fold
+from qlearn.system.errors import explained
 
 RATE = 0.03  # Adam's
 REGULARIZATION = 1.0  # λ
@@ -68,8 +68,9 @@ def adaround(
     # Step 2: of the layer's inputs x, H is all that its output error depends on.
     data = [inputs for inputs, _ in batches_of(loader, model, batches)]
     for inputs in data[:1]:
-        require_right_fold(model, result, inputs)
-    calls = [call for inputs in data for call in run_hooked(result, {name: layer}, inputs)]
+        require_right_fold(model, inputs)
+    with explained("the model fails"):
+        calls = [call for inputs in data for call in run_hooked(result, {name: layer}, inputs)]
     if not calls:
         raise ValueError(f"{name!r} was not called: give batches that go through it.")
     H = sum(second_moments(layer, call.source) for call in calls)

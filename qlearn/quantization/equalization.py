@@ -10,17 +10,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from qlearn.calibration import record, require_eval
+from qlearn.calibration import record, require_eval, sqnr
 from qlearn.data.batches import batches_of
 from qlearn.quantization.qconfigs import LAYERS, WeightObserver, round_weights
-from qlearn.quantization.tracing import (
-    NO_TRACE,
-    copy_to_trace,
-    require_own_weights,
-    require_right_fold,
-)
+from qlearn.quantization.tracing import NO_TRACE, copy_to_trace, require_own_weights
 from qlearn.system.errors import explained
 from qlearn.training import require_float32
+
+SAME_DB = 60  # a folded batch norm leaves 100 dB and more
 
 
 def fold(model: nn.Module) -> torch.fx.GraphModule:
@@ -60,6 +57,23 @@ def fold(model: nn.Module) -> torch.fx.GraphModule:
         for norm in norms:
             norm.track_running_stats = True
         return fused
+
+
+def require_right_fold(model: nn.Module, example: Tensor) -> None:
+    """Raise a ValueError if a batch norm would be folded that normalizes positions, not channels.
+
+    PyTorch folds a BatchNorm1d into the Linear layer before it as if that returned rows,
+    N×channels; of a sequence, N×positions×channels, it normalizes the positions.
+    """
+    if not any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+        return
+    with explained("the model fails"), torch.no_grad():
+        wanted, found = model(example), fold(model)(example)
+    if isinstance(wanted, Tensor) and sqnr(wanted, found) < SAME_DB:
+        raise ValueError(
+            "a BatchNorm1d behind a Linear layer gets sequences, and it would be folded as if it "
+            "got rows: put a LayerNorm in its place, or flatten the sequences before the layer."
+        )
 
 
 def equalize(model: nn.Module, sweeps: int = 20) -> torch.fx.GraphModule:
@@ -191,7 +205,7 @@ def correct_bias(
         raise ValueError("the model has no Conv2d or Linear layer whose bias could be corrected.")
     data = [inputs for inputs, _ in batches_of(loader, model, batches)]
     for inputs in data[:1]:
-        require_right_fold(model, corrected, inputs)
+        require_right_fold(model, inputs)
     wanted = _channel_means(corrected, names, data)
     # Step 3: round the weights.
     rounded = round_weights(corrected, weight)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_fx
 
 from qlearn.calibration import calibrate, has_observer, sqnr
+from qlearn.quantization.equalization import require_right_fold
 from qlearn.quantization.tracing import (
     NO_TRACE,
     copy_to_trace,
     require_own_weights,
-    require_right_fold,
     separate_calls,
 )
 from qlearn.system.errors import explained
@@ -54,8 +54,8 @@ def quantize_fx(
     batches
         Inputs, or (inputs, labels) pairs, to calibrate with; all of them are used.
     least
-        As in `require_right_kernels`, which is not asked by None: of few bits, whose weights are
-        clipped, or whose outputs depend on every rounding, no reference agrees.
+        As in `convert_checked`. None checks nothing: with few bits, whose weights are clipped,
+        and with outputs that depend on every rounding no reference agrees.
 
     Raises
     ------
@@ -65,21 +65,21 @@ def quantize_fx(
     """
     require_float32(model)
     require_own_weights(model)
+    require_right_fold(model, example)
     # Step 1: trace the model, and insert observers.
     with explained(NO_TRACE):
         separate, mapping = separate_calls(copy_to_trace(model), mapping, example)
         prepared = prepare_fx(separate, mapping, (example,))
     if not has_observer(prepared):
         raise ValueError(NOT_SUPPORTED)
-    require_right_fold(model, prepared, example)
     # Step 2: find the ranges of activations.
     with explained("FX mode cannot quantize the model"):
         calibrate(prepared, batches)
-        reference = copy.deepcopy(prepared) if least is not None else None
         # Step 3: replace float layers by quantized ones.
-        converted = convert_clipped(prepared)
-        if reference is not None:
-            require_right_kernels(reference, converted, example, least)
+        if least is None:
+            converted = convert_clipped(prepared)
+        else:
+            converted = convert_checked(prepared, example, least)
     require_hooks(model, converted)
     return converted
 
@@ -100,16 +100,17 @@ def require_hooks(model: nn.Module, quantized: nn.Module) -> None:
             )
 
 
-def require_right_kernels(
-    prepared: torch.fx.GraphModule, converted: nn.Module, example: Tensor, least: float
-) -> None:
-    """Raise a ValueError if int8 kernels are fewer than ``least`` dB from what they stand for.
+def convert_checked(
+    prepared: torch.fx.GraphModule, example: Tensor, least: float
+) -> torch.fx.GraphModule:
+    """Convert as `convert_clipped` does; refuse kernels that compute something else.
 
-    A kernel can be wrong, as that for a product with a negative number is. The judge is the
-    reference model made of ``prepared``, which is used up: it computes in float between quantize
-    and dequantize operations.
+    One can be wrong, as that for a product with a negative number is. The judge is the reference
+    model, which computes in float between quantize and dequantize operations: the int8 model has
+    to come within ``least`` dB of it.
     """
-    reference = convert_to_reference_fx(prepared)
+    reference = convert_to_reference_fx(copy.deepcopy(prepared))
+    converted = convert_clipped(prepared)
     with torch.no_grad():
         wanted, found = reference(example), converted(example)
     if isinstance(wanted, Tensor) and (decibels := sqnr(wanted, found)) < least:
@@ -118,6 +119,7 @@ def require_right_kernels(
             f"were made from, and {least:g} dB is the least: an operator between the layers, such "
             "as a product with a negative number, has a wrong int8 form, so leave it in float."
         )
+    return converted
 
 
 def convert_clipped(prepared: torch.fx.GraphModule) -> torch.fx.GraphModule:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from qlearn.calibration import require_eval, run_hooked
 from qlearn.data.batches import batches_of
+from qlearn.system.errors import explained
 
 
 class Grouped(NamedTuple):
@@ -122,7 +123,9 @@ def hessians(model: nn.Module, names: Iterable[str], batches: Iterable) -> dict[
     }
     rows = dict.fromkeys(layers, 0)
     for inputs, _ in batches_of(batches, model):
-        for call in run_hooked(model, layers, inputs):
+        with explained("the model fails"):
+            calls = run_hooked(model, layers, inputs)
+        for call in calls:
             x = call.source.flatten(0, -2).float()
             sums[call.name] += x.T @ x
             rows[call.name] += len(x)

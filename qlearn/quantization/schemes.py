@@ -22,7 +22,8 @@ from qlearn.calibration import inputs_of
 from qlearn.data.batches import SIZE, as_loader
 from qlearn.quantization import eager, fx
 from qlearn.quantization.eager import CALIBRATION_BATCHES
-from qlearn.quantization.equalization import fold
+from qlearn.quantization.equalization import require_right_fold
+from qlearn.quantization.groups import replace_layers
 from qlearn.quantization.pt2e import (
     Program,
     lower_to_xnnpack,
@@ -30,7 +31,7 @@ from qlearn.quantization.pt2e import (
     require_agreement,
 )
 from qlearn.quantization.qconfigs import fake_quantizer, weight_qconfig
-from qlearn.quantization.tracing import copy_to_trace, require_own_weights, require_right_fold
+from qlearn.quantization.tracing import copy_to_trace, require_own_weights
 from qlearn.quantization.weight_only import int4_calibrated, int4_packed
 from qlearn.system.errors import explained
 from qlearn.training import fit, require_float32, require_logits, require_numbers
@@ -115,18 +116,15 @@ def int8_dynamic(model: nn.Module, train: DataLoader) -> nn.Module:
     ``quantize_dynamic(model, {nn.Linear, nn.LSTM, nn.GRU}, dtype=torch.qint8)``
     """
     kinds = {nn.Linear, nn.LSTM, nn.GRU}
-    if not any(name and type(module) in kinds for name, module in model.named_modules()):
+    names = [name for name, module in model.named_modules() if name and type(module) in kinds]
+    if not names:
         raise ValueError(
             "there is nothing to quantize: no Linear, LSTM or GRU layer inside the model (one that "
             "is itself such a layer has to be put into a Sequential)"
         )
     made = tq.quantize_dynamic(model, kinds, dtype=torch.qint8)
     # It quantizes a layer at its first place only; elsewhere the model holds the float one.
-    first = {id(module): name for name, module in model.named_modules()}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if name and type(module) in kinds:
-            made.set_submodule(name, made.get_submodule(first[id(module)]))
-    return made
+    return replace_layers(copy.deepcopy(model), {n: made.get_submodule(n) for n in names})
 
 
 static_eager = _explaining(eager.static_eager)
@@ -177,18 +175,17 @@ def qat(
     )
     example = inputs_of(next(iter(train)))
     require_own_weights(model)
-    require_right_fold(model, fold(model), example)
+    require_right_fold(model, example)
     training = copy_to_trace(model).train()
     prepared = prepare_qat_fx(training, fx.fx_mapping(qconfig), (example,))
     # Step 2: fine-tune, the last epoch with ranges and batch-norm statistics frozen.
     freeze = functools.partial(_freeze, last=epochs)
     fit(prepared, train, epochs=epochs, learning_rate=LEARNING_RATES[bits], on_epoch=freeze)
     # Step 3: convert the fake quantizers to int8 layers.
-    reference, converted = copy.deepcopy(prepared), fx.convert_clipped(prepared)
-    if bits == 8:
-        # Training moves values out of the ranges, and then sums saturate on some processors.
-        fx.require_right_kernels(reference, converted, example, least=0)
-    return converted
+    if bits < 8:
+        return fx.convert_clipped(prepared)
+    # Training moves values out of the ranges, and then sums saturate on some processors.
+    return fx.convert_checked(prepared, example, least=0)
 
 
 def _freeze(model: nn.Module, epoch: int, last: int) -> None:

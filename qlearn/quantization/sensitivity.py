@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from qlearn.calibration import Call, inputs_of, require_eval, run_hooked, sqnr
 from qlearn.data.batches import as_loader
-from qlearn.quantization.equalization import fold
+from qlearn.quantization.equalization import fold, require_right_fold
 from qlearn.quantization.fx import NOT_SUPPORTED, quantize_fx
 from qlearn.quantization.qconfigs import LAYERS
-from qlearn.quantization.tracing import layer_and_call, require_right_fold
+from qlearn.quantization.tracing import layer_and_call
 from qlearn.system.errors import explained
 from qlearn.training import accuracy, predict
 
@@ -159,7 +159,7 @@ def sensitivity(
     quantization; they compare accuracies only.
     """
     # Step 1: fold batch norms, and list the layers.
-    original, model = model, fold(model)
+    float_model, model = model, fold(model)
     names = [name for name, module in model.named_modules() if name and type(module) in LAYERS]
     if not names:
         raise ValueError("the model has no Conv2d or Linear layer inside it to quantize.")
@@ -167,7 +167,7 @@ def sensitivity(
     calibration = list(itertools.islice(as_loader(loader), batches))
     if not calibration:
         raise ValueError("nothing to calibrate with: give a loader and batches of at least one.")
-    require_right_fold(original, model, inputs_of(calibration[0]))
+    require_right_fold(float_model, inputs_of(calibration[0]))
     # Step 2: the float model's outputs, which the others are compared with.
     with explained("the model fails"):
         logits, labels = predict(model, test)

@@ -7,11 +7,9 @@ import torch
 import torch.ao.quantization as tq
 from torch import Tensor, nn
 
-from qlearn.calibration import run_hooked, sqnr
-from qlearn.system.errors import explained
+from qlearn.calibration import run_hooked
 
 NO_TRACE = "torch.fx cannot trace the model"
-SAME_DB = 60  # observers and folded batch norms leave 100 dB and more
 REMEDIES = {"WeightNorm": "remove_weight_norm", "SpectralNorm": "remove_spectral_norm"}
 
 
@@ -125,21 +123,3 @@ def require_own_weights(model: nn.Module) -> None:
                     f"layer {name!r} computes its weight anew in each call ({kind.__name__}): call "
                     f"torch.nn.utils.{remedy}(layer, 'weight') on it first."
                 )
-
-
-def require_right_fold(model: nn.Module, folded: nn.Module, example: Tensor) -> None:
-    """Raise a ValueError if a BatchNorm1d was folded that normalizes positions and not channels.
-
-    PyTorch folds it into the Linear layer before it as if that returned rows, N×channels; of a
-    sequence, N×positions×channels, it normalizes the positions.
-    """
-    if not any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
-        return
-    with explained("the model fails"), torch.no_grad():
-        # Of a copy, since observers would count the example twice.
-        wanted, found = model(example), copy.deepcopy(folded)(example)
-    if isinstance(wanted, Tensor) and sqnr(wanted, found) < SAME_DB:
-        raise ValueError(
-            "a BatchNorm1d behind a Linear layer gets sequences, and it would be folded as if it "
-            "got rows: put a LayerNorm in its place, or flatten the sequences before the layer."
-        )
