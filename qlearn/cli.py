@@ -7,7 +7,7 @@ import typer
 
 from qlearn.grading import commands as grading
 from qlearn.room.kit import command as kit
-from qlearn.system.errors import exiting_on
+from qlearn.system.arguments import exiting_on, split_list
 
 app = typer.Typer(
     help="A course in quantizing PyTorch models.",
@@ -101,7 +101,7 @@ def export(
     """Write a model for other runtimes, run each file, and write beside it what an app needs."""
     from qlearn.export.command import export_command
 
-    raise typer.Exit(export_command(model, kit.split_list(to), int8, output, dynamic))
+    raise typer.Exit(export_command(model, split_list(to), int8, output, dynamic))
 
 
 @app.command("arm-check")
@@ -164,7 +164,7 @@ def phone(
     from qlearn.room.phone import MODELS, serve
     from qlearn.room.phone.terminal import serve_until_interrupted
 
-    names = kit.split_list(models) if models is not None else list(MODELS)
+    names = split_list(models) if models is not None else list(MODELS)
     with exiting_on(OSError, RuntimeError, ValueError):
         server = serve(names, lan, address, port, runtime, reports)
     serve_until_interrupted(server)

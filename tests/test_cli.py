@@ -139,7 +139,7 @@ def test_doctor_says_in_a_sentence_that_there_is_no_room(run, monkeypatch):
 
     monkeypatch.setattr(doctor, "show", fail)
     result = run("doctor")
-    assert result.exit_code == 1 and "No space left" in result.output
+    assert result.exit_code == 1 and "(No space left on device): make room" in result.output
 
 
 def test_importing_qlearn_costs_little_more_than_torch():

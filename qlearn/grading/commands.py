@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qlearn.system.errors import exiting_on
+from qlearn.system.arguments import exiting_on, split_list
 
 app = typer.Typer()
 
@@ -70,7 +70,7 @@ def grade(
         memory,
         sandbox,
         workers,
-        students=[name.strip() for name in students.split(",") if name.strip()],
+        students=split_list(students),
         scheduler=scheduler,
         force=force,
         as_json=as_json,

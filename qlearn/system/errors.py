@@ -83,18 +83,6 @@ def explained(what: str) -> Iterator[None]:
         sys.stderr.write(held.getvalue())
 
 
-@contextlib.contextmanager
-def exiting_on(*mistakes: type[Exception], code: int = 1) -> Iterator[None]:
-    """Print the sentence of a user's mistake and exit."""
-    import typer
-
-    try:
-        yield
-    except mistakes as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(code) from None
-
-
 def name_error(error: BaseException) -> str:
     """Return an exception's type and the line of its message that says why, cut after 160."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines() or ["no message"]

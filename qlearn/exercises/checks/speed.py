@@ -13,7 +13,7 @@ from qlearn.exercises.conditions import processor
 from qlearn.system.errors import explain
 
 TRIES = 3  # measurements before a claim is refused
-FACTOR = 3.0  # either end of a claimed interval may be off by so much: machines differ
+FACTOR = 3.0  # a claim may lie so far from the measured interval: machines differ
 # Or by so much where "faster" was handed in, and "slower" or "the same" measured. An int8 LSTM of
 # one millisecond was 0.94 and, in another minute, 1.64 times as fast on a virtual machine.
 OPPOSITE = 1.8
@@ -147,7 +147,7 @@ def verdict(speedup: Any, answer: Answer | None = None) -> str:
     speedup, answer
         As in `speedup_of`.
     """
-    name = str(getattr(speedup, "name", "int8"))  # a row of a table has one
+    name = str(getattr(speedup, "name", "the model"))  # a row of a table has one
     return {1: "faster", -1: "slower", 0: "same"}[speedup_of(speedup, name, answer).side]
 
 

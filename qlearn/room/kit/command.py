@@ -5,16 +5,9 @@ from typing import Annotated
 
 import typer
 
-from qlearn.system.errors import exiting_on
+from qlearn.system.arguments import exiting_on, split_list
 
 app = typer.Typer(help="Set a room up without a network.", no_args_is_help=True)
-
-
-def split_list(text: str) -> list[str]:
-    """Return the names in a list with commas, and spaces around them or not."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 Folder = Annotated[Path, typer.Argument(help="The kit's folder, such as /media/usb.")]
 
 
