@@ -1,5 +1,7 @@
 """Exercise 3 graded: right ways get every point, each wrong one loses exactly its own."""
 
+import shutil
+
 import pytest
 import runner
 
@@ -27,10 +29,11 @@ def before_submit(cell, name, code):
 
 
 HANDED_IN = {
-    "ptq": ("ptq8", "ptq4"),
-    "qat": ("qat8", "qat4", "qat8_prepared", "qat4_prepared"),
+    "work-2": ("ptq8", "ptq4"),
+    "work-3": ("qat8", "qat4", "qat8_prepared", "qat4_prepared"),
 }
 FIT = "qlearn.fit(float_cnn, train, epochs=6, learning_rate=5e-3)"
+SUBMIT = 'qlearn.submit("float_cnn", float_cnn, images)\n'
 ACCURACY = "share = qlearn.evaluate(model, test)"
 QAT_FIT = "qlearn.fit(prepared, train, epochs=epochs, learning_rate=learning_rate, on_epoch=freeze)"
 
@@ -392,23 +395,24 @@ def reference(tmp_path_factory):
     return runner.grade(EXERCISE, REFERENCE, folder, first=True), folder / "answers"
 
 
-def submission(patch, done):
-    """The reference with a patch; parts that it leaves alone are taken from a finished run."""
+def submission(patch, done, folder):
+    """The reference with a patch; answers of parts that it leaves alone are laid into the folder."""
     if "work-1" in patch:
         return REFERENCE | patch
     weights = f"float_cnn.load_state_dict(torch.jit.load('{done}/float_cnn.pt').state_dict())"
-    ready = changed("work-1", (FIT, f"{weights}; float_cnn.eval()"))
-    for cell, method in (("work-2", "ptq"), ("work-3", "qat")):
-        ready[cell] = "\n".join(
-            f"{name} = torch.jit.load('{done}/{name}.pt').eval()\n"
-            f"qlearn.submit('{name}', {name}, images)"
-            for name in HANDED_IN[method]
-        )
+    ready = changed("work-1", (FIT, f"{weights}; float_cnn.eval()"), (SUBMIT, ""))
+    kept = ["float_cnn"]
+    for cell, names in HANDED_IN.items():
+        ready[cell] = "\n".join(f"{n} = torch.jit.load('{done}/{n}.pt').eval()" for n in names)
+        kept += [] if patch.get(cell) else names
+    (folder / "answers").mkdir()
+    for file in (file for name in kept for file in done.glob(f"{name}.*")):
+        shutil.copy(file, folder / "answers")
     return REFERENCE | ready | {cell: code for cell, code in patch.items() if code}
 
 
 def check(patch, lost, done, folder):
-    result = runner.grade(EXERCISE, submission(patch, done), folder)
+    result = runner.grade(EXERCISE, submission(patch, done, folder), folder)
     expected = {name: points - lost.get(name, 0) for name, points in MAXIMUM.items()}
     assert result.points == expected, (result.messages, result.work_error)
     runner.assert_every_message_helps(result)
