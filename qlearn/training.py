@@ -229,6 +229,11 @@ def require_logits(outputs: object, labels: Tensor | None = None) -> Tensor:
 
 def require_numbers(outputs: Tensor) -> Tensor:
     """Return outputs, or raise a ValueError if one of them is not a number."""
+    if outputs.is_meta:
+        raise ValueError(
+            "the model's outputs are on the meta device, which holds no numbers: give the model "
+            "its weights, and inputs on the CPU."
+        )
     if outputs.isnan().any():
         raise ValueError(
             "the model's outputs are not a number (NaN): look for the first layer whose output "

@@ -66,7 +66,7 @@ WRONG = {
         "lacks latency_ms",
     ),
     "no figure": (lambda: qlearn.show(None, alt="nothing"), "a NoneType is no figure"),
-    "a name that is none": (lambda: qlearn.submit(3, 1), "3 is no name"),
+    "a name that is none": (lambda: qlearn.submit(3, 1), "The name comes first"),
     "a name without end": (lambda: qlearn.submit("a" * 300, 1), "is too long"),
     "a table of several levels": (
         lambda: qlearn.submit("a", pd.DataFrame({("a", "b"): [1]})),

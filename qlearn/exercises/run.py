@@ -37,14 +37,17 @@ def start(exercise: str, learner: str | int) -> dict[str, int]:
         If there is no such exercise, or the learner is neither a number nor a text, or empty.
     """
     global begun, _handed_in
-    from qlearn.exercises.writing import submit
+    from qlearn.exercises.writing import submit_text
 
     require_exercise(exercise)
     if isinstance(learner, Integral) and not isinstance(learner, bool):
         learner = str(learner)  # a student id
     said, learner = learner, fixed_learner() or learner
     if not isinstance(learner, str) or not learner.strip():
-        raise ValueError('learner is empty: give your name or student id, as in "ada".')
+        shown = "empty" if isinstance(learner, str) else f"a {type(learner).__name__}"
+        raise ValueError(
+            f'learner is {shown}: give your name or student id as a text, as in "ada".'
+        )
     variant = draw(exercise, learner)
     if variant and not same_learner(learner, said):
         print(
@@ -52,7 +55,7 @@ def start(exercise: str, learner: str | int) -> dict[str, int]:
             "typed in for another does not fit."
         )
     begun, _handed_in = exercise, set()
-    submit("learner", learner.strip())
+    submit_text("learner", learner.strip())
     return variant
 
 

@@ -21,6 +21,14 @@ REMEDIES = {
     **dict.fromkeys(("date", "time", "timedelta", "datetime64", "timedelta64", "Period", "Interval",
                      "Path", "dtype", "Enum"), "hand in a text, such as its str()"),
     **dict.fromkeys(("Decimal", "Fraction"), "hand in its float()"),
+    **dict.fromkeys(("dict_keys", "dict_values", "range", "map", "filter", "zip", "generator",
+                     "ExtensionArray"), "hand in a list of it, list(…)"),
+    **dict.fromkeys(("function", "method", "builtin_function_or_method", "type"),
+                    "call it with parentheses, and hand in what it returns"),
+    "ellipsis": "put your answer in its place",
+    "NAType": "hand in None",
+    "bytes": "write it to a file, and hand in the path",
+    "Module": "hand each model in under a name of its own, with example_inputs",
 }  # fmt: skip
 DIGITS = 4000  # of a whole number; Python reads no more than 4300
 
@@ -80,13 +88,19 @@ def _plain(value: Any, place: str) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part, f"{place}[{number}]") for number, part in enumerate(value)]
     single = getattr(value, "ndim", None) == 0 or isinstance(value, Tensor) and value.numel() == 1
-    if single and isinstance(value.item(), bool | int | float | str):  # of NumPy or PyTorch
+    if (
+        single
+        and not getattr(value, "is_meta", False)
+        and isinstance(value.item(), bool | int | float | str)
+    ):  # of NumPy or PyTorch
         return value.item()
     kind = next((k.__name__ for k in type(value).__mro__ if k.__name__ in REMEDIES), "")
     remedy = REMEDIES.get(kind) or (
         "give a model with example_inputs, a DataFrame, or plain numbers, texts, lists and dicts"
     )
-    raise ValueError(f"{place} is a {type(value).__name__}, which cannot be handed in: {remedy}.")
+    named = type(value).__name__
+    article = "an" if named[0] in "AEIOUaeiou" else "a"
+    raise ValueError(f"{place} is {article} {named}, which cannot be handed in: {remedy}.")
 
 
 def _entries(pairs: Any, place: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import qlearn
 from qlearn import checks
-from qlearn.exercises import writing
+from qlearn.exercises import run, writing
 
 ENGINE = torch.backends.quantized.engine
 
@@ -126,7 +126,7 @@ def test_plain_data_is_called_what_it_is(value, kind, capsys):
     ("value", "place"),
     [({"size": {"a", "b"}}, "fronts['size'] is a set"), ({"size": pd.Index(["a"])}, "['size']"),
      ({"size": pd.Series([1, 2])}, "['size']"), ([[1], torch.ones(2)], "fronts[1] is a Tensor"),
-     ({"a": {"b": [object()]}}, "fronts['a']['b'][0] is a object"),
+     ({"a": {"b": [object()]}}, "fronts['a']['b'][0] is an object"),
      ({"a": 10**5000}, "fronts['a'] has more than 4000 digits"),
      ({1: "a", "1": "b"}, "fronts has two entries '1'"),
      (pd.Series([1, 2], index=["a", "a"]), "fronts has two entries 'a'"),
@@ -134,7 +134,7 @@ def test_plain_data_is_called_what_it_is(value, kind, capsys):
      (pd.DataFrame({"a": [1, 1j]}, index=["x", "y"]), "fronts['x']['a'] is a complex"),
      (pd.DataFrame({"a": [torch.qint8]}), "fronts[0]['a'] is a dtype"),
      (pd.DataFrame({"a": pd.to_datetime(["2026-01-02"])}), "fronts[0]['a'] is a Timestamp"),
-     (pd.DataFrame({"a": [1, 2]}, index=pd.cut([1, 2], 2)), "fronts.index[0] is a Interval")],
+     (pd.DataFrame({"a": [1, 2]}, index=pd.cut([1, 2], 2)), "fronts.index[0] is an Interval")],
 )  # fmt: skip
 def test_what_cannot_be_handed_in_is_named_with_its_key(value, place):
     with pytest.raises(ValueError, match=re.escape(place)):
@@ -223,6 +223,8 @@ def test_a_torchao_model_is_exported_and_takes_other_batches(images, base_models
 
     model = qlearn.pretrained.mlp()
     quantize_(model, Int8WeightOnlyConfig())
+    alone = qlearn.submit("alone", model, images[:1])
+    assert torch.allclose(checks.runs(alone, images[:7]), model(images[:7]), atol=1e-4)
     answer = qlearn.submit("weight_only", model, images)
     assert answer.kind == "exported program"
     assert torch.allclose(checks.runs(answer, images[:7]), model(images[:7]), atol=1e-4)
@@ -258,7 +260,6 @@ def test_what_contains_itself_is_refused(folder):
     endless.append(endless)
     with pytest.raises(ValueError, match="x contains itself"):
         qlearn.submit("x", endless)
-    folder.rename("before")
     folder.write_text("")
     with pytest.raises(ValueError, match="answers is a file here"):
         qlearn.submit("x", 1)
@@ -288,12 +289,59 @@ def test_a_second_time_replaces_the_first(cnn, images, folder):
     assert [path.name for path in folder.iterdir()] == ["thing.json"]
 
 
+def test_files_of_the_learners_own_stay(folder):
+    qlearn.submit("thing", 1)
+    for name in ("thing.csv", "thing.notes.md", "thing.old.json"):
+        (folder / name).write_text("")
+    qlearn.submit("thing", nn.Linear(2, 2).eval(), torch.rand(1, 2))
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"thing.pt", "thing.csv", "thing.notes.md", "thing.old.json"}
+
+
+def test_a_folder_in_the_way_is_named(folder):
+    (folder / "thing.json").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"'thing' cannot be written to answers.thing.json"):
+        qlearn.submit("thing", 1)
+
+
+def test_an_address_that_ends_as_a_file_is_a_learner(folder, monkeypatch):
+    for name in ("begun", "_handed_in"):  # as they are without a run, for the tests that follow
+        monkeypatch.setattr(run, name, None)
+    qlearn.start("ex3", "ana@univ.pt")
+    assert qlearn.answers()["learner"].load() == "ana@univ.pt"
+
+
 def test_a_missing_stub_is_explained_and_an_earlier_answer_kept(cnn, images, folder):
     qlearn.submit("int8", 1)
     with pytest.raises(ValueError, match=r"in layer '0.conv1', .*put a QuantStub before it"):
         qlearn.submit("int8", static(cnn, images, stubs=False), images)
     assert qlearn.answers()["int8"].load() == 1
     assert len(list(folder.iterdir())) == 1, "nothing half written stays"
+
+
+class Constant(nn.Module):
+    """Its forward leaves PyTorch, so a trace keeps what it computed once."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.eval()
+
+    def forward(self, x):
+        return torch.from_numpy(self.inner(x).detach().numpy())
+
+
+class Layerless(nn.Module):
+    def __init__(self):
+        pass
+
+    def forward(self, x):
+        return x
+
+
+TRAINED_PART = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval()
+TRAINED_PART[1].train()
+EXPORTED = torch.export.export(nn.Linear(2, 2), (torch.rand(2, 2),))
 
 
 @pytest.mark.parametrize(
@@ -308,6 +356,19 @@ def test_a_missing_stub_is_explained_and_an_earlier_answer_kept(cnn, images, fol
             torch.rand(1, 2),
             "remove_parametrizations",
         ),
+        (TRAINED_PART, torch.rand(2, 2), "layer '1' of 'x' is in training mode"),
+        (EXPORTED.module(), torch.rand(2, 2), "comes from torch.export"),
+        (Constant(), torch.rand(2, 2), "the same output for every input"),
+        (Layerless(), torch.rand(2, 2), "super"),
+        (nn.Linear(2, 2).eval(), torch.rand(0, 2), "are empty"),
+        (nn.Linear(2, 2).eval(), [torch.rand(1, 2)], "are a list: give a tensor"),
+        (nn.Linear(2, 2).to("meta").eval(), torch.rand(1, 2, device="meta"), "meta device"),
+        ("no file", torch.rand(1, 2), "is a text, and example_inputs go with a model"),
+        (..., None, "an ellipsis.*put your answer in its place"),
+        ([nn.Linear(2, 2)], None, "each model in under a name of its own"),
+        (nn.Linear, None, "call it with parentheses"),
+        (torch.ones((), device="meta"), None, "is a Tensor"),
+        (Path("x" * 300 + ".pt"), None, "cannot be the file"),
         (object(), None, "cannot be handed in"),
         (torch.rand(3), None, "is a Tensor, which cannot be handed in: hand in a model"),
         (nn.Linear(2, 2).state_dict(), None, "cannot be handed in: hand in a model, or its tolist"),
@@ -406,7 +467,7 @@ def test_claim_close():
     checks.claim_close("The accuracy", 0.91, 0.912, 0.005)
     checks.claim_close("The accuracy", np.float32(0.91), 0.912, 0.005)
     checks.claim_close("The count", np.int64(3), 3, 0)
-    with pytest.raises(AssertionError, match="measured from the artifact it is 0.8"):
+    with pytest.raises(AssertionError, match="computed here it is 0.8"):
         checks.claim_close("The accuracy", 0.91, 0.8, 0.005)
     with pytest.raises(AssertionError, match="finite number"):
         checks.claim_close("The accuracy", "high", 0.8, 0.005)
