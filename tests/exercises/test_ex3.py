@@ -223,6 +223,20 @@ qlearn.submit("float_cnn", float_cnn, images)
         before_submit("work-3", "qat8", "qat8 = qat4"),
         {"test-3-eight": 1},
     ),
+    "3 bits called 4": (
+        changed("work-2", ("ptq8, ptq4 = ptq(8), ptq(4)", "ptq8, ptq4 = ptq(8), ptq(3)")),
+        {"test-2-four": 1},
+    ),
+    "6 bits called 8": (
+        changed("work-2", ("ptq8, ptq4 = ptq(8), ptq(4)", "ptq8, ptq4 = ptq(6), ptq(4)")),
+        {"test-2-eight": 2},
+    ),
+    "only 4 bits calibrated with noise": (
+        changed("work-2", ("qlearn.calibrate(prepared, train, batches=4)",
+                           "noise = [30 * torch.randn(64, 1, 28, 28)] * 4\n"
+                           "    qlearn.calibrate(prepared, train if bits == 8 else noise)")),
+        {"test-2-four": 1},
+    ),
     "weights per channel": (
         changed("work-2", ("weight = tq.MinMaxObserver.with_args(**grid(bits))",
                            "weight = tq.PerChannelMinMaxObserver.with_args("
@@ -300,7 +314,7 @@ for bits, made in ((8, qat8), (4, qat4)):
     "calibrated with noise": (
         changed("work-2", ("qlearn.calibrate(prepared, train, batches=4)",
                            "qlearn.calibrate(prepared, [torch.randn(64, 1, 28, 28)] * 4)")),
-        {"test-2-eight": 2},
+        {"test-2-eight": 2, "test-2-four": 1},
     ),
     "an unreadable artifact": (
         after("work-5-statement", 'open("answers/qat4.pt", "wb").write(b"PK not a model")'),
@@ -396,7 +410,7 @@ def reference(tmp_path_factory):
 
 
 def submission(patch, done, folder):
-    """The reference with a patch; answers of parts that it leaves alone are laid into the folder."""
+    """The reference with a patch; answers of what it leaves alone are laid into the folder."""
     if "work-1" in patch:
         return REFERENCE | patch
     weights = f"float_cnn.load_state_dict(torch.jit.load('{done}/float_cnn.pt').state_dict())"

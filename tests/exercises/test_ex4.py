@@ -161,6 +161,16 @@ qlearn.submit("fronts", fronts)
 RIGHT = {name: (patch, {}) for name, patch in RIGHT_WAYS.items()}
 
 WRONG = {
+    "a row that was made up and dominates all": (
+        {
+            "work-4": """%s
+made_up = {"size_mb": 1e-4, "latency_ms": 1e-6, "accuracy": 1.0, "sqnr_db": 200.0}
+schemes.loc["int2"] = {column: made_up.get(column, 1.0) for column in schemes}
+qlearn.submit("schemes", schemes)
+"""
+        },
+        {"test-5": 1, "hidden-5": 1, "test-6": 1, "hidden-6": 1},
+    ),
     "a float model renamed": (
         {"work-1": "floats(fp16=model)"},
         {"test-1": 2, "hidden-1": 1},

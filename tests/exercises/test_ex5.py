@@ -66,6 +66,26 @@ prepared = prepare_fx(qlearn.pretrained.small_cnn(), get_default_qconfig_mapping
 prepared(next(iter(train))[0])
 lite(torch.jit.trace(convert_fx(prepared), one), "lite_int8")
 """
+FOR_SHOW = """
+from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+class Both(torch.nn.Module):
+    def __init__(self, counts, shown):
+        super().__init__()
+        self.counts, self.shown = counts, shown
+    def forward(self, x):
+        return self.counts(x) + 0.0 * self.shown(x).mean()
+def static(model, mapping):
+    prepared = prepare_fx(model.eval(), mapping, (one,))
+    prepared(next(iter(train))[0])
+    return convert_fx(prepared)
+mapping, halves = get_default_qconfig_mapping("x86"), get_default_qconfig_mapping("x86")
+for layer in ("conv1", "bn1", "relu1"):
+    halves.set_module_name(layer, None)
+counts = static(qlearn.pretrained.small_cnn(), halves)
+shown = static(torch.nn.Sequential(qlearn.pretrained.small_cnn().conv1), mapping)
+lite(torch.jit.script(Both(counts, shown).eval()), "lite_int8")
+"""
 TRACED = 'lite(torch.jit.trace(model, one), "lite_fp32")'
 FROZEN = 'lite(torch.jit.freeze(torch.jit.script(model)), "lite_fp32")'
 ANY_BATCH = """
@@ -331,6 +351,14 @@ WRONG = {
         {"test-6": 1, "test-6-hidden": 1},
     ),
     "five times, for both": ({"work-6": FIVE_TIMES}, {"test-6": 1}),
+    "more in the same engine than against eager": (
+        {"work-6": FIVE_TIMES.replace('"same_engine": 5,', '"same_engine": 5.05,')},
+        {"test-6": 1},
+    ),
+    "a float convolution that counts, an int8 one for show": (
+        {"work-2": LITE + FOR_SHOW},
+        {"test-2": 1, "test-2-hidden": 1},
+    ),
     "five times for both, in intervals that say nothing": (
         {"work-6": WIDE},
         {"test-5-latency": 1, "test-6": 1, "test-6-hidden": 1},

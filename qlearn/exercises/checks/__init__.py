@@ -17,10 +17,12 @@ from qlearn.exercises.checks.behaviour import (
 from qlearn.exercises.checks.claims import (
     claim_close,
     dict_has,
+    no_rows_but,
     number,
     numbers_in,
     smaller_than,
     table_has,
+    text_in,
 )
 from qlearn.exercises.checks.execution import levels_used, operators_run
 from qlearn.exercises.checks.layers import (
@@ -66,6 +68,7 @@ __all__ = [
     "levels_used",
     "looks_at_its_input",
     "measured_elsewhere",
+    "no_rows_but",
     "number",
     "numbers_in",
     "operator_calls",
@@ -79,6 +82,7 @@ __all__ = [
     "speedup_of",
     "speedups_hold",
     "table_has",
+    "text_in",
     "variant",
     "verdict",
     "weight_schemes",

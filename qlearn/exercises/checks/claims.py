@@ -67,8 +67,10 @@ def claim_close(what: str, claimed: Any, measured: float, tolerance: float) -> N
         What it is the number of, for the sentence.
     """
     claimed = number(what, claimed)
+    percent = 0 < measured <= 1 < claimed and abs(claimed / 100 - measured) <= tolerance
     assert abs(claimed - measured) <= tolerance, (
-        f"{what} was given as {claimed:.4g}; measured from the artifact it is {measured:.4g}."
+        f"{what} was given as {claimed:.4g}; computed here it is {measured:.4g}"
+        f"{': hand in a share of 1, no percentage' * percent}."
     )
 
 
@@ -93,6 +95,15 @@ def table_has(answer: Answer, columns: Sequence[str], rows: Sequence[Any] = ()) 
             assert label in there, _lack(answer, what, label, there.tolist())
             assert sum(there == label) == 1, _repeated(answer, what, label)
     return table
+
+
+def no_rows_but(answer: Answer, rows: Sequence[str]) -> None:
+    """Assert that a table has no row beside those for which something was handed in."""
+    others = [label for label in answer.load().index if label not in rows]
+    assert not others, (
+        f"The table {answer.name!r} has a row {str(others[0])[:60]!r}, for which nothing is handed "
+        f"in: leave it out, so that its rows are {', '.join(rows)}."
+    )
 
 
 def _lack(answer: Answer, what: str, label: Any, there: list[Any]) -> str:
@@ -166,6 +177,16 @@ def _named_by(answer: Answer, table: Any, keys: Sequence[str], rows: Sequence[tu
 
 def _is_missing(value: Any) -> bool:
     return value is None or isinstance(value, Real) and (math.isnan(value) or value == math.inf)
+
+
+def text_in(answer: Answer) -> str:
+    """Return a text that was handed in."""
+    value = answer.load()
+    assert isinstance(value, str), (
+        f"The answer {answer.name!r} is a {answer.kind}: hand in a text, such as table.at[row, "
+        "column] of a table."
+    )
+    return value
 
 
 def dict_has(answer: Answer, keys: Sequence[str]) -> dict[str, Any]:
