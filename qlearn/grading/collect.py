@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from qlearn.grading.course import Course
 from qlearn.grading.downloads import ADDED, Name, Person, moment, owners, read_name
 from qlearn.grading.folders import place
-from qlearn.grading.intake import FILES, LISTED, TIMESTAMP, TOTAL_MB, Refused, shown
+from qlearn.grading.intake import FILES, LISTED, NOTEBOOK, TIMESTAMP, TOTAL_MB, Refused, shown
 
 CHECKPOINTS = ".ipynb_checkpoints"
 ENTRY = b"PK\x01\x02"  # before each name in a zip file's list of what is in it
@@ -132,7 +132,7 @@ def _take(
     times = {when: moment(when, zone) or never for when in attempts}
     for when in sorted(times, key=times.get, reverse=True):
         files = _files(download, attempts[when], TOTAL_MB * 10**6, nested=True)
-        if any(path.endswith(".ipynb") for path in files):
+        if any(map(NOTEBOOK.fullmatch, files)):
             break
     else:
         raise Refused("there is no notebook.")
@@ -202,7 +202,7 @@ def _submission(files: dict[str, bytes], name: str) -> tuple[dict[str, bytes], s
 
     When it was handed in is not for the student to say.
     """
-    notebooks = [PurePosixPath(path) for path in files if path.endswith(".ipynb")]
+    notebooks = [PurePosixPath(path) for path in files if NOTEBOOK.fullmatch(path)]
     chosen, *others = [path for path in notebooks if path.name == name] or notebooks
     if others:
         names = ", ".join(shown(str(path)) for path in (chosen, *others))

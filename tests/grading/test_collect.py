@@ -5,6 +5,7 @@ import io
 import stat
 import unicodedata
 import zipfile
+from pathlib import Path
 
 import classes
 import nbformat
@@ -13,6 +14,7 @@ from nbgrader.api import Gradebook
 from typer.testing import CliRunner
 
 from qlearn.cli import app
+from qlearn.grading import intake
 from qlearn.grading.collect import collect
 from qlearn.grading.downloads import Person, owners, read_name
 from qlearn.grading.intake import Refused
@@ -174,6 +176,23 @@ def test_a_learners_zip_is_unpacked_and_does_not_say_when_it_came(course):
     assert found == {"ann": {"tiny.ipynb": NOTEBOOK, "answers/a.json": b"{}"}}
 
 
+@pytest.mark.parametrize(
+    "name", ["tiny.IPYNB", "tiny.ipynb.txt", "tiny.ipynb.json", "my.Ipynb.TXT"]
+)
+def test_a_notebook_is_collected_whatever_it_ends_in(name, course, capsys):
+    code, found = collected(course, {f"leeann_101_1_{name}": NOTEBOOK})
+    assert code == 0 and found == {"ann": {"tiny.ipynb": NOTEBOOK}}
+    assert f"its notebook was called '{name}'" in capsys.readouterr().out
+    submitted = course / "classroom" / "submitted"
+    assert intake.read(submitted, Path("ann/tiny"), "tiny.ipynb") == ({"tiny.ipynb": NOTEBOOK}, "")
+
+
+def test_the_notebook_of_the_right_name_goes_before_one_that_ends_oddly(course):
+    files = {"leeann_101_1_tiny.ipynb": NOTEBOOK, "leeann_101_2_tiny.ipynb.txt": LATER}
+    _, found = collected(course, files)
+    assert found["ann"]["tiny.ipynb"] == NOTEBOOK
+
+
 def link():
     entry = zipfile.ZipInfo("leeann_101_1_tiny.ipynb")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -213,6 +232,8 @@ BAD = {
     "there is no notebook": lambda: {"leeann_101_1_tiny.txt": b"x"},
     "which of these is tiny.ipynb? 'a.ipynb', 'b.ipynb'": lambda: {
         "leeann_101_1_a.ipynb": b"", "leeann_101_2_b.ipynb": b""},
+    "which of these is tiny.ipynb? 'a.ipynb', 'tiny.ipynb.txt'": lambda: {
+        "leeann_101_1_a.ipynb": b"", "leeann_101_2_tiny.ipynb.txt": b""},
 }  # fmt: skip
 
 
