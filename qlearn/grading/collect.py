@@ -22,6 +22,7 @@ from qlearn.grading.intake import FILES, LISTED, NOTEBOOK, TIMESTAMP, TOTAL_MB, 
 
 CHECKPOINTS = ".ipynb_checkpoints"
 ENTRY = b"PK\x01\x02"  # before each name in a zip file's list of what is in it
+ENCRYPTED = 1  # bit of a file's flags in a zip file
 MANY = f"it has more than {TOTAL_MB} MB or {FILES} files."
 NAME_BYTES = 255  # that file systems hold
 Entries = list[tuple[str, ZipInfo]]  # path of a file in its submission, and the file
@@ -91,7 +92,7 @@ def _people(course: Course) -> list[Person]:
 
 @contextmanager
 def _unpacking(name: str) -> Iterator[None]:
-    """Give what is raised at a damaged or encrypted zip file a sentence."""
+    """Give what is raised at a damaged zip file a sentence."""
     try:
         yield
     except Exception as error:  # zipfile raises many kinds, and says so of none
@@ -167,6 +168,8 @@ def _files(download: ZipFile, entries: Entries, room: int, nested: bool) -> dict
             raise Refused(f"{shown(name)} would leave its folder.")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise Refused(f"{shown(path)} is a symbolic link: hand in the file itself.")
+        if entry.flag_bits & ENCRYPTED:
+            raise Refused(f"{shown(path)} is encrypted: hand it in without a password.")
         with _unpacking(path), download.open(entry) as file:
             content = file.read(room + 1)
         added = {path: content}

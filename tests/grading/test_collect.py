@@ -109,6 +109,14 @@ def test_times_are_read_in_their_zone(course):
     assert found["ann"]["timestamp.txt"] == b"2026-11-02 09:00:00 UTC"
 
 
+@pytest.mark.parametrize("space", ["\u202f", "\u00a0"])
+def test_a_time_is_read_whatever_space_is_in_it(space, course):
+    """Browsers and macOS write a narrow one before AM and PM."""
+    name = f"1-2 - Ann Lee - Nov 2, 2026 1000{space}AM - tiny.ipynb"
+    code, found = collected(course, {name: NOTEBOOK})
+    assert code == 0 and found["ann"]["timestamp.txt"] == b"2026-11-02 10:00:00 UTC"
+
+
 def test_who_is_unknown_is_said_and_the_others_are_collected(course, capsys):
     files = {
         "Ann Lee_1_assignsubmission_file/tiny.ipynb": NOTEBOOK,
@@ -208,6 +216,13 @@ def damaged():
     return bytes(made)
 
 
+def encrypted():
+    made = bytearray(packed({"leeann_101_1_tiny.ipynb": NOTEBOOK}))
+    for record, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        made[made.index(record) + flags] |= 1
+    return bytes(made)
+
+
 def inside(files):
     return {"leeann_101_1_tiny.zip": packed({"tiny.ipynb": NOTEBOOK, **files})}
 
@@ -225,6 +240,8 @@ BAD = {
     "'/etc/x' would leave": lambda: inside({"/etc/x": b"x"}),
     r"'..\\x' would leave": lambda: inside({"..\\x": b"x"}),
     "is a symbolic link": link,
+    "'tiny.ipynb' is encrypted: hand it in without a password": encrypted,
+    "'leeann_101_1_tiny.ipynb' is encrypted": lambda: {"leeann_101_1_tiny.zip": encrypted()},
     "more than 100 MB": lambda: inside({"zeros": bytes(101 * 10**6)}),
     "or 500 files": lambda: inside({f"{number}": b"" for number in range(500)}),
     "cannot be unpacked": damaged,
