@@ -175,7 +175,9 @@ class Unfinished(nn.Module):
 
 def test_a_quantized_output_is_called_that_and_what_to_do_is_said(cnn, images):
     qlearn.submit("model", cnn, images)
-    # `submit` refuses it, and a file can be written without `submit`.
+    with pytest.raises(ValueError, match="returns a quantized tensor.* with a DeQuantStub, or"):
+        qlearn.submit("model", Unfinished().eval(), images)
+    # A file can be written without `submit`.
     torch.jit.script(Unfinished().eval()).save("answers/model.pt")
     with pytest.raises(AssertionError, match="returns a quantized tensor.* with a DeQuantStub, or"):
         checks.agrees_with(qlearn.answers()["model"], cnn, images, 0.0)
