@@ -218,6 +218,11 @@ def require_logits(outputs: object, labels: Tensor | None = None) -> Tensor:
             f"the model returns {found}, not one tensor of N×classes logits, of two classes or "
             "more: wrap it in a module that does (cat([-x, x], 1) makes two of a single logit x)."
         )
+    if outputs.is_quantized:
+        raise ValueError(
+            "the model returns a quantized tensor, and logits are floats: end it with a "
+            "DeQuantStub, or dequantize its output."
+        )
     wrong = [] if labels is None else labels[(labels < 0) | (labels >= shape[1])].tolist()
     if wrong:
         raise ValueError(

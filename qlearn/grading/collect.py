@@ -18,10 +18,11 @@ from zoneinfo import ZoneInfo, available_timezones
 from qlearn.grading.course import Course
 from qlearn.grading.downloads import ADDED, Name, Person, moment, owners, read_name
 from qlearn.grading.folders import place
-from qlearn.grading.intake import FILES, LISTED, TIMESTAMP, TOTAL_MB, Refused, shown
+from qlearn.grading.intake import FILES, LISTED, NOTEBOOK, TIMESTAMP, TOTAL_MB, Refused, shown
 
 CHECKPOINTS = ".ipynb_checkpoints"
 ENTRY = b"PK\x01\x02"  # before each name in a zip file's list of what is in it
+ENCRYPTED = 1  # bit of a file's flags in a zip file
 MANY = f"it has more than {TOTAL_MB} MB or {FILES} files."
 NAME_BYTES = 255  # that file systems hold
 Entries = list[tuple[str, ZipInfo]]  # path of a file in its submission, and the file
@@ -91,7 +92,7 @@ def _people(course: Course) -> list[Person]:
 
 @contextmanager
 def _unpacking(name: str) -> Iterator[None]:
-    """Give what is raised at a damaged or encrypted zip file a sentence."""
+    """Give what is raised at a damaged zip file a sentence."""
     try:
         yield
     except Exception as error:  # zipfile raises many kinds, and says so of none
@@ -132,7 +133,7 @@ def _take(
     times = {when: moment(when, zone) or never for when in attempts}
     for when in sorted(times, key=times.get, reverse=True):
         files = _files(download, attempts[when], TOTAL_MB * 10**6, nested=True)
-        if any(path.endswith(".ipynb") for path in files):
+        if any(map(NOTEBOOK.fullmatch, files)):
             break
     else:
         raise Refused("there is no notebook.")
@@ -167,6 +168,8 @@ def _files(download: ZipFile, entries: Entries, room: int, nested: bool) -> dict
             raise Refused(f"{shown(name)} would leave its folder.")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise Refused(f"{shown(path)} is a symbolic link: hand in the file itself.")
+        if entry.flag_bits & ENCRYPTED:
+            raise Refused(f"{shown(path)} is encrypted: hand it in without a password.")
         with _unpacking(path), download.open(entry) as file:
             content = file.read(room + 1)
         added = {path: content}
@@ -202,7 +205,7 @@ def _submission(files: dict[str, bytes], name: str) -> tuple[dict[str, bytes], s
 
     When it was handed in is not for the student to say.
     """
-    notebooks = [PurePosixPath(path) for path in files if path.endswith(".ipynb")]
+    notebooks = [PurePosixPath(path) for path in files if NOTEBOOK.fullmatch(path)]
     chosen, *others = [path for path in notebooks if path.name == name] or notebooks
     if others:
         names = ", ".join(shown(str(path)) for path in (chosen, *others))

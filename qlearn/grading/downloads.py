@@ -18,7 +18,7 @@ MOODLE, BRIGHTSPACE, BLACKBOARD, CANVAS = FORMATS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"(?P<who>.+?)_(?P<number>\d+)_assignsubmission_file_?(?P<file>.*)",
-        r"\d+-\d+ - (?P<who>.+?) - (?P<when>[^\W\d]+\.? \d+, \d{4} \d{3,4} [AP]M)"
+        r"\d+-\d+ - (?P<who>.+?) - (?P<when>[^\W\d]+\.? \d+, \d{4} \d{3,4}\s[AP]M)"
         r"(?: - (?P<file>.+))?",
         r"(?P<who>.+?)_attempt_(?P<when>\d{4}(?:-\d\d){5})(?:_(?P<file>.+)|\.txt)",
         r"(?P<who>.+?)(?:_late)?_(?P<number>\d+)_\d+_(?P<file>.+)",
@@ -125,7 +125,7 @@ def moment(when: str, zone: tzinfo | None) -> datetime | None:
 
     if not when:
         return None
-    form = r"(\d{4})-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)|(.*\d)(\d\d [AP]M)"  # without colons
+    form = r"(\d{4})-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)|(.*\d)(\d\d\s[AP]M)"  # without colons
     *numbers, before, after = re.fullmatch(form, when, re.IGNORECASE).groups()
     try:
         found = parse(f"{before}:{after}") if before else datetime(*map(int, numbers))

@@ -26,7 +26,12 @@ from qlearn.grading.outputs import sentence
 
 SHOWING_SECONDS = 60  # for a page: highlighting and Markdown can take hours on what is odd
 # As PyTorch, ExecuTorch and glog write them: [W1127 10:00:00 file.cpp:12] words
-LOG = re.compile(r"^[\[IWEFD].*\w\.(?:cpp|cc|cu|h):\d+\].*\n?", re.MULTILINE)
+# and ONNX Runtime, in colours: 2026-11-27 10:00:00 [E:onnxruntime:, file.cc:12 function] words
+LOG = re.compile(
+    r"^(?:[\[IWEFD].*\w\.(?:cpp|cc|cu|h):\d+\].*"
+    r"|(?:\x1b\[[\d;]+m)?\d{4}-\d\d-\d\d .*\[[VIWEF]:onnxruntime:.*(?:\n?\x1b\[m)?)\n?",
+    re.MULTILINE,
+)
 # A sentence is longer than a page is wide, and nobody scrolls a printed one.
 WRAPPED = "<style>pre {white-space: pre-wrap !important; overflow-wrap: anywhere}</style>"
 PAGE = """<!DOCTYPE html>

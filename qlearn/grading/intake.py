@@ -3,16 +3,13 @@
 A folder that cannot be graded is refused in one sentence, which becomes the student's verdict.
 """
 
-import codecs
 import fnmatch
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
-from zoneinfo import ZoneInfo, available_timezones
 
 NOTEBOOK_MB, TOTAL_MB = 20, 100  # 10**6 bytes
 FILES, DEPTH = 500, 8
@@ -86,58 +83,6 @@ def read(root: Path, place: Path, notebook: str, ignored: Sequence[str] = ()) ->
         return _contents(folder, notebook, ignored)
     finally:
         os.close(folder)
-
-
-def timestamp(files: Mapping[str, bytes]) -> tuple[datetime | None, str]:
-    """Return when a submission was handed in, as nbgrader's ``timestamp.txt`` says, or None.
-
-    Returns
-    -------
-    tuple
-        The time in UTC, and why there is none although the file is there, or nothing.
-    """
-    content = files.get(TIMESTAMP, b"")[:200]
-    wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as Windows may write it
-    text = content.decode("utf-16" if wide else "utf-8-sig", errors="replace").strip()
-    if not text:
-        return None, ""
-    try:
-        when = _moment(text)
-        either = not re.match(r"\d{4}\b", text) and _moment(text, dayfirst=True) != when
-    except LookupError:
-        return None, f"{TIMESTAMP} names a zone that is not known: {shown(text)}"
-    except (ValueError, OverflowError):
-        return None, f"{TIMESTAMP} holds no date: {shown(text)}"
-    return (None, f"{TIMESTAMP} may be read in two ways: {shown(text)}") if either else (when, "")
-
-
-def _moment(text: str, dayfirst: bool = False) -> datetime:
-    """Return a moment in UTC; raise ValueError at what is no whole date, LookupError at a zone."""
-    from dateutil.parser import parse
-
-    text = re.sub(r"(?<=\d) +(?=[+-]\d\d:?\d\d$)", "", text)  # else it is read as seconds
-    rest, _, name = text.rpartition(" ")
-    place = ZoneInfo(name) if name in available_timezones() else None
-    # Those who write UTC+1 do not agree about what it means.
-    if place is None and rest and re.search(r"/|(?:UTC|GMT)[+-]\d", name):
-        raise LookupError(name)
-    first, second = (
-        parse(rest if place else text, default=default, dayfirst=dayfirst, tzinfos=_zone)
-        for default in (datetime(2000, 1, 1), datetime(2001, 2, 2))
-    )
-    if first != second:  # a year, a month or a day is missing
-        raise ValueError(text)
-    aware = first if first.tzinfo else first.replace(tzinfo=place or UTC)
-    return aware.astimezone(UTC).replace(tzinfo=None)
-
-
-def _zone(name: str | None, seconds: int | None) -> tzinfo | None:
-    """Return a zone that a date names, as dateutil asks for it, or None when it names none."""
-    from dateutil.tz import tzoffset
-
-    if name and seconds is None:
-        raise LookupError(name)
-    return None if seconds is None else tzoffset(name, seconds)
 
 
 def _contents(folder: int, notebook: str, ignored: Sequence[str], taken: str = "") -> Contents:

@@ -200,6 +200,9 @@ LOGGED = [
     "[W1127 10:00:00.123456789 qlinear.cpp:12] Warning: slow (function f)",
     "[cpuinfo_utils.cpp:62] Reading file",
     "I 00:00:00.001 executorch:threadpool.cpp:71] Using 2 threads",
+    "\x1b[1;31m2026-11-27 10:00:00.8 [E:onnxruntime:, executor.cc:677 Run] Non-zero status\n\x1b[m",
+    "\x1b[0;93m2026-11-27 10:00:00.8 [W:onnxruntime:Default, graph.cc:6 Clean] Removing 'w'\x1b[m",
+    "2026-11-27 10:00:00.8 [E:onnxruntime:, executor.cc:677 operator()] Non-zero status",
 ]
 
 

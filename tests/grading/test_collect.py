@@ -5,6 +5,7 @@ import io
 import stat
 import unicodedata
 import zipfile
+from pathlib import Path
 
 import classes
 import nbformat
@@ -13,6 +14,7 @@ from nbgrader.api import Gradebook
 from typer.testing import CliRunner
 
 from qlearn.cli import app
+from qlearn.grading import intake
 from qlearn.grading.collect import collect
 from qlearn.grading.downloads import Person, owners, read_name
 from qlearn.grading.intake import Refused
@@ -107,6 +109,14 @@ def test_times_are_read_in_their_zone(course):
     assert found["ann"]["timestamp.txt"] == b"2026-11-02 09:00:00 UTC"
 
 
+@pytest.mark.parametrize("space", ["\u202f", "\u00a0"])
+def test_a_time_is_read_whatever_space_is_in_it(space, course):
+    """Browsers and macOS write a narrow one before AM and PM."""
+    name = f"1-2 - Ann Lee - Nov 2, 2026 1000{space}AM - tiny.ipynb"
+    code, found = collected(course, {name: NOTEBOOK})
+    assert code == 0 and found["ann"]["timestamp.txt"] == b"2026-11-02 10:00:00 UTC"
+
+
 def test_who_is_unknown_is_said_and_the_others_are_collected(course, capsys):
     files = {
         "Ann Lee_1_assignsubmission_file/tiny.ipynb": NOTEBOOK,
@@ -174,6 +184,23 @@ def test_a_learners_zip_is_unpacked_and_does_not_say_when_it_came(course):
     assert found == {"ann": {"tiny.ipynb": NOTEBOOK, "answers/a.json": b"{}"}}
 
 
+@pytest.mark.parametrize(
+    "name", ["tiny.IPYNB", "tiny.ipynb.txt", "tiny.ipynb.json", "my.Ipynb.TXT"]
+)
+def test_a_notebook_is_collected_whatever_it_ends_in(name, course, capsys):
+    code, found = collected(course, {f"leeann_101_1_{name}": NOTEBOOK})
+    assert code == 0 and found == {"ann": {"tiny.ipynb": NOTEBOOK}}
+    assert f"its notebook was called '{name}'" in capsys.readouterr().out
+    submitted = course / "classroom" / "submitted"
+    assert intake.read(submitted, Path("ann/tiny"), "tiny.ipynb") == ({"tiny.ipynb": NOTEBOOK}, "")
+
+
+def test_the_notebook_of_the_right_name_goes_before_one_that_ends_oddly(course):
+    files = {"leeann_101_1_tiny.ipynb": NOTEBOOK, "leeann_101_2_tiny.ipynb.txt": LATER}
+    _, found = collected(course, files)
+    assert found["ann"]["tiny.ipynb"] == NOTEBOOK
+
+
 def link():
     entry = zipfile.ZipInfo("leeann_101_1_tiny.ipynb")
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -186,6 +213,13 @@ def link():
 def damaged():
     made = bytearray(packed({"leeann_101_1_tiny.ipynb": NOTEBOOK}))
     made[60:90] = b"\xff" * 30
+    return bytes(made)
+
+
+def encrypted():
+    made = bytearray(packed({"leeann_101_1_tiny.ipynb": NOTEBOOK}))
+    for record, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        made[made.index(record) + flags] |= 1
     return bytes(made)
 
 
@@ -206,6 +240,8 @@ BAD = {
     "'/etc/x' would leave": lambda: inside({"/etc/x": b"x"}),
     r"'..\\x' would leave": lambda: inside({"..\\x": b"x"}),
     "is a symbolic link": link,
+    "'tiny.ipynb' is encrypted: hand it in without a password": encrypted,
+    "'leeann_101_1_tiny.ipynb' is encrypted": lambda: {"leeann_101_1_tiny.zip": encrypted()},
     "more than 100 MB": lambda: inside({"zeros": bytes(101 * 10**6)}),
     "or 500 files": lambda: inside({f"{number}": b"" for number in range(500)}),
     "cannot be unpacked": damaged,
@@ -213,6 +249,8 @@ BAD = {
     "there is no notebook": lambda: {"leeann_101_1_tiny.txt": b"x"},
     "which of these is tiny.ipynb? 'a.ipynb', 'b.ipynb'": lambda: {
         "leeann_101_1_a.ipynb": b"", "leeann_101_2_b.ipynb": b""},
+    "which of these is tiny.ipynb? 'a.ipynb', 'tiny.ipynb.txt'": lambda: {
+        "leeann_101_1_a.ipynb": b"", "leeann_101_2_tiny.ipynb.txt": b""},
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import classes
 import pytest
 
-from qlearn.grading import intake
+from qlearn.grading import intake, stamps
 
 NOTEBOOK = f"{classes.EXERCISE}.ipynb"
 SECRET = "the instructor's secret"
@@ -254,6 +254,19 @@ WHEN = "2026-11-02 10:00:00"
         (b"2026-11-02 10:00:00 IST", "", "a zone that is not known"),
         (b"2026-11-02 10:00:00 UTC+3", "", "a zone that is not known"),
         (b"2026-11-02 10:00:00 Europe/Nowhere", "", "a zone that is not known"),
+        (b"2026-11-02 10:00:00 localtime", "", "a zone that is not known"),
+        (b"2026-11-02 10:00:00 utc", WHEN, ""),
+        (b"2026-11-02 10:00:00 Gmt", WHEN, ""),
+        (b"2026-11-02 10:00 AM +0100", "2026-11-02 09:00:00", ""),
+        (b"2026-11-02 10:00:00 +0100 (CET)", "2026-11-02 09:00:00", ""),
+        (b"2026-11-02T10:00:00.000-05:00", "2026-11-02 15:00:00", ""),
+        (b"2026-11-02 10:00:00 Etc/GMT+3", "2026-11-02 13:00:00", ""),
+        (b"10:00 2-Nov-2026", WHEN, ""),
+        (b"10:00 13/11/2026", "2026-11-13 10:00:00", ""),
+        (b"26-11-02 10:00", "", "may be read in two ways"),
+        (b"25-12-26", "", "may be read in two ways"),
+        (WHEN.encode("utf-16-le"), "", "holds no date"),
+        (WHEN.encode("utf-16-be"), "", "holds no date"),
         (b"10:00:00 UTC", "", "holds no date"),
         (b"27", "", "holds no date"),
         (b"2026", "", "holds no date"),
@@ -262,8 +275,20 @@ WHEN = "2026-11-02 10:00:00"
     ],
 )
 def test_a_time_is_read_or_what_is_wrong_with_it_is_said(content, when, words):
-    found, said = intake.timestamp({"timestamp.txt": content})
+    found, said = stamps.timestamp({"timestamp.txt": content})
     assert (str(found) if found else "") == when and words in said and bool(words) == bool(said)
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [" UTC +3", " UTC +03:00", " GMT +0100", "Z+3", " Z+3", " CET+1", " utc -3", " UTC, +3",
+     " UTC (+3)", "\u00a0UTC\u00a0+3", " AM UTC +3", " Europe/Berlin +1",
+     " GMT+0100 (Central European Standard Time)"],
+)  # fmt: skip
+@pytest.mark.parametrize("date", [WHEN, "Mon Nov 02 2026 10:00:00"])
+def test_an_offset_after_the_name_of_a_zone_is_in_doubt(date, zone):
+    found, said = stamps.timestamp({"timestamp.txt": f"{date}{zone}".encode()})
+    assert found is None and "a zone that is not known or in doubt" in said
 
 
 def test_a_time_that_cannot_be_read_costs_no_point_and_is_said(course, cluster, capsys):

@@ -99,6 +99,10 @@ def _output(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Ten
         raise AssertionError(
             f"The model {name!r} does not run on {tuple(inputs.shape)}: {_reason(error)}."
         ) from None
+    assert not (isinstance(output, Tensor) and output.is_quantized), (
+        f"The model {name!r} returns a quantized tensor, and logits are floats: end it with a "
+        "DeQuantStub, or dequantize its output."
+    )
     matrix = isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] > 0
     assert matrix and len(output) == len(inputs), (
         f"The model {name!r} must return one tensor with a row of logits for each input, and gives "

@@ -166,6 +166,23 @@ def test_an_output_of_another_form_agrees_with_nothing(cnn, images, form):
         checks.agrees_with(answer, cnn, images, 0.0)
 
 
+class Unfinished(nn.Module):
+    """Lacks the DeQuantStub at its end."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.quantize_per_tensor(x.flatten(1), 0.1, 128, torch.quint8)
+
+
+def test_a_quantized_output_is_called_that_and_what_to_do_is_said(cnn, images):
+    qlearn.submit("model", cnn, images)
+    with pytest.raises(ValueError, match="returns a quantized tensor.* with a DeQuantStub, or"):
+        qlearn.submit("model", Unfinished().eval(), images)
+    # A file can be written without `submit`.
+    torch.jit.script(Unfinished().eval()).save("answers/model.pt")
+    with pytest.raises(AssertionError, match="returns a quantized tensor.* with a DeQuantStub, or"):
+        checks.agrees_with(qlearn.answers()["model"], cnn, images, 0.0)
+
+
 def test_a_number_in_memory_counts_once_whatever_its_shape(images):
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
     model.register_buffer("wide", torch.zeros(1, dtype=torch.int8).expand(10**6))
