@@ -175,11 +175,11 @@ def _load_script(path: Path) -> Callable:
 
 
 def _load_lite(path: Path) -> Callable:
-    from qlearn.exercises.untrusted.scripts import require_pure_bytecode
-    from qlearn.export import torchscript_module
+    import torch
 
-    require_pure_bytecode(path)
-    return torchscript_module(path)
+    from qlearn.exercises.untrusted.scripts import load_lite_script
+
+    return torch.no_grad()(load_lite_script(path))
 
 
 def _load_executorch(path: Path) -> Callable:

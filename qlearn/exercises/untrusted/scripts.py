@@ -1,6 +1,6 @@
 """TorchScript of others: it runs no Python, and is refused when it names a file or a device."""
 
-import pickletools
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,6 @@ from qlearn.exercises.untrusted.operators import is_harmless
 
 CLASSES = {b"quantized", b"rnn"}  # packed weights
 CLASS = re.compile(rb"torch\.classes\.(\w+)")
-OPERATOR = re.compile(r"\w+::\w+")
 
 
 def load_script(path: Path) -> torch.jit.ScriptModule:
@@ -29,40 +28,82 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
     ValueError
         When it unpacks to too much, or holds what no model needs, such as an operator on files.
     """
-    _looked_at(path)
+    _look_at(path)
     model = torch.jit.load(path, map_location="cpu").eval()
     require_pure_graphs(model)
     return model
 
 
 def require_pure_graphs(model: torch.jit.ScriptModule) -> None:
-    """Raise a ValueError if a model calls an operator that does more than compute."""
-    for kind in set(_kinds(model)):
+    """Raise a ValueError if a model does more than compute with what it says it holds."""
+    kinds = set()
+    for node in _all_nodes(model):
+        kinds.add(node.kind())
+        # A wrong type would make PyTorch read beyond an object's end.
+        if node.kind() == "prim::unchecked_cast" and _holds_object(node.output().type()):
+            raise ValueError("it takes an object for one of another class, which no model needs")
+    for kind in kinds:
         _require_pure(*kind.split("::", 1))
+    for module in model.modules():
+        _require_declared_types(module._c)
 
 
-def require_pure_bytecode(path: Path) -> None:
-    """Refuse a file of the lite interpreter that `load_script` would refuse.
+def _require_declared_types(module: torch._C.ScriptModule) -> None:
+    """Raise a ValueError if a module holds another object than its code says it does."""
+    if any(map(_hides_object, module._type().containedTypes())):
+        raise ValueError("it holds a list or a dict of objects, which no model needs")
+    for name in module._method_names():
+        graph = module._get_method(name).graph
+        itself = next(graph.inputs())
+        for node in _nodes(graph):
+            if node.kind() == "prim::GetAttr" and node.input() == itself:
+                declared, found = node.output().type(), module.getattr(node.s("name"))
+                if declared.kind() == "ClassType" and declared.str() != found._type().str():
+                    raise ValueError(
+                        f"it holds {found._type().str()} where its code says {declared.str()}"
+                    )
+
+
+def _holds_object(kind: Any) -> bool:
+    """Say whether values of a type are or contain objects, but for PyTorch's own."""
+    if kind.kind() in ("ClassType", "InterfaceType"):
+        return not kind.str().startswith("__torch__.torch.classes.")
+    return any(map(_holds_object, kind.containedTypes()))
+
+
+def _hides_object(kind: Any) -> bool:
+    return kind.kind() != "ClassType" and any(map(_holds_object, kind.containedTypes()))
+
+
+def load_lite_script(path: Path) -> Any:
+    """Load a file of the lite interpreter, with bytecode that is written here.
+
+    Its author's bytecode is not run: the interpreter follows an index that lies outside of its
+    tables. The file holds the model as TorchScript too, which says the same.
 
     Parameters
     ----------
     path
-        A file of the suffix ``.ptl``: its operators are names in a pickle.
+        A file of the suffix ``.ptl``.
+
+    Raises
+    ------
+    ValueError
+        As `load_script`.
     """
-    reader = _looked_at(path)
-    if reader.has_record("bytecode.pkl"):
-        for _, text, _ in pickletools.genops(reader.get_record("bytecode.pkl")):
-            if isinstance(text, str) and OPERATOR.fullmatch(text):
-                _require_pure(*text.split("::"))
+    from torch.jit.mobile import _load_for_lite_interpreter
+
+    written = load_script(path)._save_to_buffer_for_lite_interpreter()
+    return _load_for_lite_interpreter(io.BytesIO(written))
 
 
-def _looked_at(path: Path) -> torch._C.PyTorchFileReader:
+def _look_at(path: Path) -> None:
+    """Raise a ValueError when a file names a class that no model needs."""
     reader = open_archive(path)
     for record in reader.get_all_records():
         if record.endswith((".py", ".pkl")):
             for name in set(CLASS.findall(reader.get_record(record))) - CLASSES:
                 raise ValueError(f"it holds an object of {name.decode()}, which no model needs")
-    return reader
 
 
 def _require_pure(namespace: str, name: str = "") -> None:
@@ -70,16 +111,16 @@ def _require_pure(namespace: str, name: str = "") -> None:
         raise ValueError(f"it calls {namespace}::{name}, which no answer may: leave it out")
 
 
-def _kinds(model: torch.jit.ScriptModule) -> Iterator[str]:
-    """Operators of all methods, those that only interfaces, branches and forks reach too."""
+def _all_nodes(model: torch.jit.ScriptModule) -> Iterator[Any]:
+    """Nodes of all methods, those that only interfaces, branches and forks reach too."""
     for module in model.modules():
         for name in module._c._method_names():
             yield from _nodes(module._c._get_method(name).inlined_graph)
 
 
-def _nodes(block: Any) -> Iterator[str]:
+def _nodes(block: Any) -> Iterator[Any]:
     for node in block.nodes():
-        yield node.kind()
+        yield node
         for inner in node.blocks():
             yield from _nodes(inner)
         if node.hasAttribute("Subgraph"):

@@ -3,9 +3,12 @@
 Where PyTorch's own loader runs the payload, the test sees it do so first.
 """
 
+import io
 import json
+import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ import qlearn
 from qlearn import checks
 from qlearn.exercises.untrusted.allow_list import is_arithmetic, is_operator
 from qlearn.exercises.untrusted.operators import is_harmless
+from qlearn.exercises.untrusted.scripts import load_script
 
 HOSTILE = Path(__file__).parents[2] / "grading"
 
@@ -332,3 +336,135 @@ def test_many_large_artifacts_are_not_all_read(folder, monkeypatch):
         (folder / f"{name}.json").write_bytes(bytes(900))
     kept, left = scratch.collect(folder.parent)
     assert [*kept] == ["a.json", "b.json"] and "c.json was left out: all artifacts" in left[0]
+
+
+class Little(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+class Large(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for number in range(60):
+            setattr(self, f"f{number}", number)
+
+    def forward(self, x):
+        return x * self.f40
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = Little(), Large()
+
+    def forward(self, x):
+        return self.one(x) + self.two(x)
+
+
+@torch.jit.script
+class Short:
+    def __init__(self, n: int):
+        self.n = n
+
+
+@torch.jit.script
+class Long:
+    def __init__(self, x: torch.Tensor):
+        self.a, self.b, self.c, self.d = x, x, x, x
+
+
+class WithObjects(nn.Module):
+    def forward(self, x):
+        short, long = Short(2), Long(x)
+        return long.d * short.n
+
+
+def edit_code(model, path, *pairs):
+    """Save a scripted model with some of its code replaced."""
+    torch.jit.save(torch.jit.script(model), "honest.pt")
+    replaced = 0
+    with zipfile.ZipFile("honest.pt") as honest, zipfile.ZipFile(path, "w") as edited:
+        for name in honest.namelist():
+            content = honest.read(name)
+            if name.endswith(".py"):
+                for old, new in pairs:
+                    replaced += content.count(old.encode())
+                    content = content.replace(old.encode(), new.encode())
+            if not name.endswith(".debug_pkl"):
+                edited.writestr(name, content)
+    assert replaced, "the code no longer holds what is replaced"
+
+
+def test_a_submodule_of_another_class_than_declared_is_refused():
+    """PyTorch would read a field beyond the object's end."""
+    place = f"__torch__.{__name__}"
+    edit_code(Pair(), "answers.pt", (f"one : {place}.Little", f"one : {place}.Large"))
+    with pytest.raises(ValueError, match=r"it holds \S+Little where its code says \S+Large"):
+        load_script(Path("answers.pt"))
+
+
+def test_an_object_that_is_cast_to_another_class_is_refused():
+    cast = (
+        f"    c = unchecked_cast(__torch__.{__name__}.Long, short)\n    return torch.mul(c.d, 1)\n"
+    )
+    returns = "    return torch.mul("
+    edit_code(WithObjects(), "answers.pt", (returns, cast + returns))
+    with pytest.raises(ValueError, match="takes an object for one of another class"):
+        load_script(Path("answers.pt"))
+
+
+class Chooses(nn.Module):
+    """Optional arguments, branches, loops and lists, as honest models have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+        self.scale: float | None = 2.0
+
+    def forward(self, x, mask: torch.Tensor | None = None):
+        kept = torch.jit.annotate(list[torch.Tensor], [])
+        for layer in self.layers:
+            x = layer(x)
+            kept.append(x)
+        if mask is not None:
+            x = x * mask
+        scale = self.scale
+        if scale is not None:
+            x = x * scale
+        return x + torch.stack(kept).sum(0)
+
+
+def test_honest_scripts_load(tmp_path):
+    inputs = torch.rand(2, 3)
+    for number, model in enumerate((Pair(), WithObjects(), Chooses())):
+        path = tmp_path / f"{number}.pt"
+        torch.jit.script(model.eval()).save(path)
+        assert torch.equal(load_script(path)(inputs), model(inputs))
+
+
+INSTRUCTIONS = [
+    (("STOREN", 1, 2), ("LOAD", 1, 0), ("GET_ATTR", 5_000_000, 0), ("RET", 0, 0)),
+    (("STOREN", 1, 2), ("LOAD", 2, 0), ("OP", 1_000_000, 0), ("RET", 0, 0)),
+    (("STOREN", 1, 2), ("LOAD", 2, 0), ("LOADC", 0, 0), ("OP", 1, 0), ("RET", 0, 0)),
+]
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+def test_the_bytecode_that_came_with_a_file_is_not_run(instructions, tmp_path):
+    """The interpreter would follow what points outside of its tables, or end the process."""
+    content = torch.jit.script(Little())._save_to_buffer_for_lite_interpreter()
+    reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+    version, (name, (_, *tables), schema) = pickle.loads(reader.get_record("bytecode.pkl"))
+    forged = version, (name, (("instructions", instructions), *tables), schema)
+    writer = torch._C.PyTorchFileWriter(str(tmp_path / "lite.ptl"))
+    writer.set_min_version(6)
+    for record in set(reader.get_all_records()) - {"version", "byteorder", ".data/version"}:
+        own = record != "bytecode.pkl" and not record.startswith(".data")
+        made = reader.get_record(record) if own else pickle.dumps(forged, protocol=2)
+        if own or record == "bytecode.pkl":
+            writer.write_record(record, made, len(made))
+    writer.write_end_of_file()
+    inputs = torch.rand(2, 3)
+    answer = qlearn.submit("lite", tmp_path / "lite.ptl", inputs)
+    assert torch.equal(answer.load()(inputs), 2 * inputs)
