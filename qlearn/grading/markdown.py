@@ -9,8 +9,8 @@ from collections.abc import Collection
 # mistune takes seconds for 100 kB of what it was not made for, and the square of it for more.
 CELL_KB, TOTAL_KB = 50, 100
 # Where a tag begins, a command of MathJax that makes a link, and the target of a link or picture;
-# with an invisible joiner within they look the same and are none.
-ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|\\(?=href\b)")
+# with an invisible joiner within they look the same and are none. An entity may be a backslash.
+ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|\\(?=href\b)|&(?=#0*92\b|#[xX]0*5[cC]\b|bsol;)")
 # A picture that is written into a text, which is not shown, must not use up the room of the words.
 INLINED = re.compile(r"data:image/[\w.+-]{1,20};base64,[A-Za-z0-9+/=]+")
 TARGET = re.compile(r"\](?=[(:])")

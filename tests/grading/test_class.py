@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import os
 import shutil
 import subprocess
@@ -240,6 +241,13 @@ def test_a_picture_from_somewhere_else_is_shown_as_text(words):
     made = Texts().harmless(words, [])
     assert "shown as they were written" in made
     assert "<img" not in MarkdownWithMath(renderer=IPythonRenderer(escape=False)).render(made)
+
+
+@pytest.mark.parametrize("backslash", ["\\", "&#92;", "&#092;", "&#x5C;", "&bsol;"])
+def test_a_formula_is_no_link(backslash):
+    made = Texts().harmless(f"&#36;{backslash}href{{javascript:alert(1)}}{{x}}&#36;", [])
+    page = MarkdownWithMath(renderer=IPythonRenderer(escape=False)).render(made)
+    assert "\\href" not in html.unescape(page) and "href{" in page
 
 
 def test_what_dask_logs_and_warns_of_does_not_reach_the_instructor(course, cluster, capfd, recwarn):
