@@ -47,6 +47,11 @@ class Answer:
         return PLAIN.get(type(value), "missing value")
 
     @property
+    def article_and_kind(self) -> str:
+        """What the file holds, with an article."""
+        return f"{'an' if self.kind[0] in 'aeiouAEIO' else 'a'} {self.kind}"
+
+    @property
     def size_mb(self) -> float:
         """Size of the file in MB (10**6 bytes)."""
         return self.path.stat().st_size / 10**6

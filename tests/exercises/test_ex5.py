@@ -66,6 +66,10 @@ prepared = prepare_fx(qlearn.pretrained.small_cnn(), get_default_qconfig_mapping
 prepared(next(iter(train))[0])
 lite(torch.jit.trace(convert_fx(prepared), one), "lite_int8")
 """
+ET_NOISE = """
+noise = [2 * torch.randn(1, 1, 28, 28) for _ in range(32)]
+executorch(int8(everywhere(is_per_channel=True), noise), "et_int8")
+"""
 FOR_SHOW = """
 from torch.ao.quantization import get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
@@ -354,6 +358,10 @@ WRONG = {
     "more in the same engine than against eager": (
         {"work-6": FIVE_TIMES.replace('"same_engine": 5,', '"same_engine": 5.05,')},
         {"test-6": 1},
+    ),
+    "the ExecuTorch file calibrated on noise": (
+        {"work-4": EXECUTORCH + ET_NOISE},
+        {"test-4": 1},
     ),
     "a float convolution that counts, an int8 one for show": (
         {"work-2": LITE + FOR_SHOW},

@@ -26,7 +26,8 @@ def exists(name: str, suffixes: Sequence[str] = ()) -> Answer:
     """
     answer = answers()[name]
     assert not suffixes or answer.path.suffix in suffixes, (
-        f"The answer {name!r} is a {answer.kind}; {' or '.join(suffixes)} is asked for."
+        f"The answer {name!r} is {answer.article_and_kind}; hand in one that ends in "
+        f"{' or '.join(suffixes)}."
     )
     answer.load()
     return answer
@@ -71,7 +72,7 @@ def runs(answer: Answer, inputs: Tensor, batch: int | None = None) -> Tensor:
 def _model(answer: Answer) -> Callable[[Tensor], Tensor]:
     model = answer.load()
     assert callable(model), (
-        f"The answer {answer.name!r} is a {answer.kind}, and a model is asked for."
+        f"The answer {answer.name!r} is {answer.article_and_kind}: hand in the model."
     )
     return model
 

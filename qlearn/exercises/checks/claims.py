@@ -183,8 +183,8 @@ def text_in(answer: Answer) -> str:
     """Return a text that was handed in."""
     value = answer.load()
     assert isinstance(value, str), (
-        f"The answer {answer.name!r} is a {answer.kind}: hand in a text, such as table.at[row, "
-        "column] of a table."
+        f"The answer {answer.name!r} is {answer.article_and_kind}: hand in a text, such as "
+        "table.at[row, column] of a table."
     )
     return value
 
@@ -193,7 +193,7 @@ def dict_has(answer: Answer, keys: Sequence[str]) -> dict[str, Any]:
     """Return a dict that has the keys that are asked for."""
     value = answer.load()
     assert isinstance(value, dict), (
-        f"The answer {answer.name!r} is a {answer.kind}: hand in a dict"
+        f"The answer {answer.name!r} is {answer.article_and_kind}: hand in a dict"
         f"{' with ' if keys else ''}{', '.join(keys)}."
     )
     missing = [key for key in keys if key not in value]

@@ -167,7 +167,7 @@ def weight_types(answer: Answer) -> Counter[str]:
         a tensor gives to it.
     """
     assert answer.path.suffix in (".pt", ".pt2"), (
-        f"The answer {answer.name!r} is a {answer.kind}; hand in the model itself."
+        f"The answer {answer.name!r} is {answer.article_and_kind}; hand in the model itself."
     )
     # Not the copy that load() gives, in which every number has memory of its own.
     model = load_script(answer.path) if answer.path.suffix == ".pt" else answer.load()
@@ -232,7 +232,8 @@ def _weights_of(packed: Any) -> list[Tensor]:
 def torchscript(answer: Answer) -> torch.jit.ScriptModule:
     """Return a model as TorchScript; a lite interpreter's file holds it beside its bytecode."""
     assert answer.path.suffix in (".pt", ".ptl"), (
-        f"The answer {answer.name!r} is a {answer.kind}; hand in the converted model itself."
+        f"The answer {answer.name!r} is {answer.article_and_kind}; hand in the converted "
+        "model itself."
     )
     model = answer.load()
     if answer.path.suffix == ".pt":

@@ -18,6 +18,7 @@ from qlearn.exercises.checks.layers import (
 # Of what it was calibrated with, a layer's outputs use the 128 levels that every engine has; with
 # noise in their place the range is often too wide, and what the model really sees uses fewer.
 LEVELS = 112
+WIDER = 3.0  # times that a scale may be off what the inputs need: symmetric grids take twice it
 MOVED = 1e-4  # the sine of an angle; a training with a rate of 1e-5 turns filters further
 DISTINCT = 0.5  # share of a layer's weights that differ from each other, in floats
 SAME = 0.95  # agreement of a prepared and a converted model
@@ -85,7 +86,7 @@ def is_calibrated(answer: Answer, inputs: Tensor | None = None, batch: int | Non
         A static model handed in as TorchScript, or as an ExecuTorch file.
     inputs
         All samples that it may have been calibrated with: then its layers' outputs must use
-        their levels.
+        their levels, and the input of an ExecuTorch file must have a scale that fits them.
     batch
         As in `runs`.
     """
@@ -96,7 +97,14 @@ def is_calibrated(answer: Answer, inputs: Tensor | None = None, batch: int | Non
         f"Of {len(scales)} scales in {answer.name!r}, exactly 1 as before any calibration: "
         f"{untouched}. Run batches of data through the prepared model before convert."
     )
-    if inputs is None or answer.path.suffix == ".pte":
+    if inputs is None:
+        return
+    if answer.path.suffix == ".pte":  # which says nothing of its layers' outputs
+        fits = (max(inputs.max().item(), 0) - min(inputs.min().item(), 0)) / 255
+        assert fits / WIDER <= scales[0] <= fits * WIDER, (
+            f"The input of {answer.name!r} has the scale {scales[0]:.3g}, and its inputs need "
+            f"{fits:.3g}: calibrate with images like those that the model will see."
+        )
         return
     for number, (levels, clipped) in enumerate(levels_used(answer, inputs, batch), 1):
         assert levels >= LEVELS and clipped <= CLIPPED, (
