@@ -10,7 +10,7 @@ import nbformat
 from nbgrader.utils import is_grade
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from qlearn.grading import intake, stamps
+from qlearn.grading import intake, timestamps
 from qlearn.grading.clock import Slow
 from qlearn.grading.course import Course
 from qlearn.grading.fanout import Fanout
@@ -133,7 +133,7 @@ class Classroom:
         ignored = self.course.folders.ignore
         files, called = intake.read(self.course.submitted, self.places[student], name, ignored)
         renamed = f"{intake.shown(called)} was taken for {name}" if called else ""
-        undated = stamps.timestamp(files)[1]
+        undated = timestamps.read(files)[1]
         undated = f"{undated}, so it counts as in time" if undated else ""
         self.notices += [f"{intake.shown(student)}: {one}." for one in (renamed, undated) if one]
         notebook, files = files.pop(name), {**files, **self._extras}
@@ -190,7 +190,7 @@ class Classroom:
         self.notices += unwritten(self.exercise.source, notebook, intake.shown(submission.student))
         with self._gradebook.transaction():
             # The files first: if their record does not follow, the next call grades again.
-            notebook = self._gradebook.save(record, notebook, stamps.timestamp(submission.files)[0])
+            notebook = self._gradebook.save(record, notebook, timestamps.read(submission.files)[0])
             name = f"{self.exercise.name}.ipynb"
             files = {**submission.files, name: nbformat.writes(notebook).encode()}
             place(self._folder("autograded", submission.student), files, 0o444)

@@ -8,7 +8,7 @@ from pathlib import Path
 import classes
 import pytest
 
-from qlearn.grading import intake, stamps
+from qlearn.grading import intake, timestamps
 
 NOTEBOOK = f"{classes.EXERCISE}.ipynb"
 SECRET = "the instructor's secret"
@@ -275,7 +275,7 @@ WHEN = "2026-11-02 10:00:00"
     ],
 )
 def test_a_time_is_read_or_what_is_wrong_with_it_is_said(content, when, words):
-    found, said = stamps.timestamp({"timestamp.txt": content})
+    found, said = timestamps.read({"timestamp.txt": content})
     assert (str(found) if found else "") == when and words in said and bool(words) == bool(said)
 
 
@@ -287,7 +287,7 @@ def test_a_time_is_read_or_what_is_wrong_with_it_is_said(content, when, words):
 )  # fmt: skip
 @pytest.mark.parametrize("date", [WHEN, "Mon Nov 02 2026 10:00:00"])
 def test_an_offset_after_the_name_of_a_zone_is_in_doubt(date, zone):
-    found, said = stamps.timestamp({"timestamp.txt": f"{date}{zone}".encode()})
+    found, said = timestamps.read({"timestamp.txt": f"{date}{zone}".encode()})
     assert found is None and "a zone that is not known or in doubt" in said
 
 

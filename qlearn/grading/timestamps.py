@@ -22,7 +22,7 @@ NO_PLACES = {"localtime", "Factory"}  # zones by name, and not of any one place
 ORDERS = ({"dayfirst": True}, {"yearfirst": True})
 
 
-def timestamp(files: Mapping[str, bytes]) -> tuple[datetime | None, str]:
+def read(files: Mapping[str, bytes]) -> tuple[datetime | None, str]:
     """Return when a submission was handed in, as nbgrader's ``timestamp.txt`` says, or None.
 
     Returns
