@@ -308,7 +308,7 @@ WRONG = {
     ),
     "not for the lite interpreter; calibrated in the dark": (
         {"work-2": ORDINARY_FILE, "work-4": EXECUTORCH + ET_DARK},
-        ALL_OF_2 | {"test-4-size": 1, "test-4-hidden": 2},
+        ALL_OF_2 | ALL_OF_4,
     ),
     "no partitioner": ({"work-3": EXECUTORCH + NOT_LOWERED}, {"test-3-xnnpack": 1}),
     "no stubs; a batch of eight": (

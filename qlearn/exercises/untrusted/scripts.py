@@ -49,19 +49,20 @@ def require_pure_graphs(model: torch.jit.ScriptModule) -> None:
 
 
 def _require_declared_types(module: torch._C.ScriptModule) -> None:
-    """Raise a ValueError if a module holds another object than its code says it does."""
-    if any(map(_hides_object, module._type().containedTypes())):
+    """Raise a ValueError if a module holds another object than its class says it does.
+
+    What no method of its own reads counts too: others read it through a container.
+    """
+    kinds = module._type().containedTypes()
+    if any(map(_hides_object, kinds)):
         raise ValueError("it holds a list or a dict of objects, which no model needs")
-    for name in module._method_names():
-        graph = module._get_method(name).graph
-        itself = next(graph.inputs())
-        for node in _nodes(graph):
-            if node.kind() == "prim::GetAttr" and node.input() == itself:
-                declared, found = node.output().type(), module.getattr(node.s("name"))
-                if declared.kind() == "ClassType" and declared.str() != found._type().str():
-                    raise ValueError(
-                        f"it holds {found._type().str()} where its code says {declared.str()}"
-                    )
+    declared = [kind for kind in kinds if _holds_object(kind)]
+    found = torch._C.ModuleDict(module).items()
+    if len(declared) != len(found):
+        raise ValueError("it holds an object that is no module, which no model needs")
+    for kind, (_, part) in zip(declared, found, strict=True):
+        if not part._type().isSubtypeOf(kind):
+            raise ValueError(f"it holds {part._type().str()} where its code says {kind.str()}")
 
 
 def _holds_object(kind: Any) -> bool:

@@ -404,6 +404,23 @@ def test_a_submodule_of_another_class_than_declared_is_refused():
         load_script(Path("answers.pt"))
 
 
+class Contains(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts, self.two = nn.ModuleList([Little()]), Large()
+
+    def forward(self, x):
+        return self.parts[0](x) + self.two(x)
+
+
+def test_a_submodule_of_another_class_in_a_container_is_refused():
+    """No method of the container itself reads what it holds."""
+    place = f'__annotations__["0"] = __torch__.{__name__}'
+    edit_code(Contains(), "answers.pt", (f"{place}.Little", f"{place}.Large"))
+    with pytest.raises(ValueError, match=r"it holds \S+Little where its code says \S+Large"):
+        load_script(Path("answers.pt"))
+
+
 def test_an_object_that_is_cast_to_another_class_is_refused():
     cast = (
         f"    c = unchecked_cast(__torch__.{__name__}.Long, short)\n    return torch.mul(c.d, 1)\n"
@@ -437,7 +454,7 @@ class Chooses(nn.Module):
 
 def test_honest_scripts_load(tmp_path):
     inputs = torch.rand(2, 3)
-    for number, model in enumerate((Pair(), WithObjects(), Chooses())):
+    for number, model in enumerate((Pair(), Contains(), WithObjects(), Chooses())):
         path = tmp_path / f"{number}.pt"
         torch.jit.script(model.eval()).save(path)
         assert torch.equal(load_script(path)(inputs), model(inputs))
