@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -187,14 +188,20 @@ def prepare_all(force: bool = False, everything: bool = False) -> dict[str, str]
 
 def path(name: str) -> Path:
     """Return where the cache keeps a base model; the name changes with anything it is made by."""
-    import torchvision
-
     recipe = RECIPES[name]
     # A batch of 64 is not named: the models made before a recipe had one keep their files.
     stages = recipe.stages if recipe.batch == 64 else (recipe.stages, recipe.batch)
-    made_by = (_build_empty(name), stages, SEED, torch.__version__, torchvision.__version__)
+    made_by = (_build_empty(name), stages, SEED, torch.__version__, _torchvision_version())
     key = hashlib.sha256(repr(made_by).encode()).hexdigest()[:10]
     return home() / "models" / f"{name}-{key}.pt"
+
+
+def _torchvision_version() -> str:
+    """Return ``torchvision.__version__`` without importing it, which takes three seconds.
+
+    The installed package's version lacks the label of its build (+cpu, +cu132), which is torch's.
+    """
+    return version("torchvision") + "".join(torch.__version__.partition("+")[1:])
 
 
 def _build(name: str) -> nn.Module:

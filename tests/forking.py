@@ -5,6 +5,10 @@ so there is one list.
 """
 
 import multiprocessing
+import os
+from multiprocessing import forkserver
+
+import pytest
 
 import qlearn.sweeps.row_process  # noqa: F401 - sets a list of its own, before the one below
 
@@ -16,6 +20,7 @@ PRELOADED = [
     "executorch.runtime",
     "executorch.backends.xnnpack.partition.xnnpack_partitioner",
     "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+    "patterns",
     "pandas",
     "matplotlib.pyplot",
     "sklearn.datasets",
@@ -38,3 +43,9 @@ FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # not on Window
 context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 if FORKS:
     context.set_forkserver_preload(PRELOADED)
+# It starts here, as it does not take over `sys.path`, in which are the tests' own modules; but not
+# from a process that it has just started, which imports its parent's main module.
+if FORKS and not hasattr(multiprocessing.current_process(), "_inheriting"):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.path.dirname(__file__), prepend=os.pathsep)
+        forkserver.ensure_running()

@@ -1,7 +1,7 @@
 """Plain `nbgrader autograde`, `qlearn grade` and the banks' runner: the same grades, cell by cell.
 
-A class of three for each exercise: the reference, the untouched release, and one whose first part
-is right and second wrong. `make bench-grading` compares larger classes.
+A class of two for each exercise: the reference, and one whose first part is right, second wrong and
+others untouched. `make bench-grading` compares larger classes.
 """
 
 import contextlib
@@ -15,8 +15,10 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-sys.path.append(str(Path(__file__).parents[1] / "exercises"))
+for room in ("exercises", "notebooks"):
+    sys.path.append(str(Path(__file__).parents[1] / room))
 import runner  # noqa: E402
+from test_lessons import OFFLINE  # noqa: E402
 
 PROGRAMS = Path(sys.executable).parent
 QUICKEST = ("ex3_qat_vs_ptq", "ex4_schemes")
@@ -50,7 +52,7 @@ def class_of(exercise):
     code = {name: text for name, text in runner.reference(exercise).items() if name != "explain"}
     first, second = [*code][:2]
     wrong = {first: code[first], second: WRONG[exercise]}
-    return {"reference": code, "untouched": {}, "wrong": wrong}
+    return {"reference": code, "wrong": wrong}
 
 
 def make(folder, exercise):
@@ -79,9 +81,14 @@ def grades(course, exercise):
 
 @pytest.fixture(scope="module", params=CLASSES)
 def graded(request, tmp_path_factory, base_models):
-    """An exercise, and the grades that nbgrader gave its class."""
+    """An exercise, and the grades that nbgrader gave its class, whose kernels had no network."""
     course = make(tmp_path_factory.mktemp("theirs"), request.param)
-    run(course, "nbgrader", "autograde", request.param)
+    offline = tmp_path_factory.mktemp("offline")
+    (offline / "sitecustomize.py").write_text(OFFLINE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(offline), prepend=os.pathsep)
+        run(course, "nbgrader", "autograde", request.param)
+    assert_no_cell_failed(course / "classroom" / "autograded" / "reference" / request.param)
     run(course, "nbgrader", "generate_feedback", request.param)
     for student in class_of(request.param):
         page = course / "classroom" / "feedback" / student / request.param
@@ -89,22 +96,28 @@ def graded(request, tmp_path_factory, base_models):
     return request.param, grades(course, request.param)
 
 
+def assert_no_cell_failed(folder):
+    """Every cell of a solution ran top to bottom, its tests included."""
+    (path,) = folder.glob("*.ipynb")
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
+
+
 def test_nbgrader_grades_as_the_exercise_promises(graded):
     exercise, found = graded
     most = runner.maximum(exercise)
     assert {part: found["reference", part][0] for part in most} == most
-    assert not any(found["untouched", part][0] for part in most)
     assert 0 < sum(found["wrong", part][0] for part in most) < sum(most.values())
     failed = [part for part in most if "2" in part and not found["wrong", part][0]]
     assert failed, "the second part is wrong"
 
 
-@pytest.mark.parametrize("student", ["untouched", "wrong"])
-def test_the_banks_runner_gives_the_same_grades(student, graded, tmp_path):
+def test_the_banks_runner_gives_the_same_grades(graded, tmp_path):
     """The banks hold the reference to the maximum themselves."""
     exercise, found = graded
-    result = runner.grade(exercise, class_of(exercise)[student], tmp_path)
-    points = {part: found[student, part][0] for part in runner.maximum(exercise)}
+    result = runner.grade(exercise, class_of(exercise)["wrong"], tmp_path)
+    points = {part: found["wrong", part][0] for part in runner.maximum(exercise)}
     assert result.points == points, result.messages
 
 

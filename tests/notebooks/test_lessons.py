@@ -1,4 +1,7 @@
-"""Every lesson and every solution runs top to bottom, offline, as a learner would run it."""
+"""Every lesson runs top to bottom, offline, as a learner would run it.
+
+`tests/grading/test_same_grades.py` does the same with every solution.
+"""
 
 import ast
 import html
@@ -13,7 +16,6 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SOLUTIONS = sorted((ROOT / "solutions").glob("*/*.ipynb"))
 # For one cell, of a lesson that should take 90 s on two quiet cores: only a hang takes as long.
 LIMIT_SECONDS = 900
 
@@ -103,11 +105,3 @@ def test_lesson_runs_with_the_only_engine_that_arm_has(number, base_models):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(ARM))
     assert outputs(run(notebook, path.parent, kernel_manager_class=ForkedManager))
-
-
-@pytest.mark.long  # the banks have the same cells, work and tests apart
-@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
-def test_solution_runs(path, tmp_path, base_models):
-    """Its own tests, visible and hidden, are cells of it: one that failed would raise here."""
-    run(nbformat.read(path, as_version=4), tmp_path, kernel_manager_class=ForkedManager)
-    assert any((tmp_path / "answers").iterdir())
