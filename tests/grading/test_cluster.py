@@ -1,7 +1,5 @@
 """A cluster as the guide starts one: processes that share no folder; one leaves, one joins."""
 
-import signal
-
 import classes
 from twenty import PATIENCE, until
 
@@ -25,10 +23,10 @@ def test_four_workers_of_which_one_leaves_and_one_joins(tmp_path):
     try:
         grading = classes.start(course, scheduler=address)
         until(lambda: len(list(seen.iterdir())) == 4)
-        processes[1].send_signal(signal.SIGTERM)  # it says good-bye
+        processes[1].terminate()  # it says good-bye
         processes.append(classes.worker_of(address, place, "worker-late"))
         grading.join(PATIENCE)
-        left = processes[1].poll()
+        left = processes[1].exitcode
     finally:
         classes.end(processes)
     said = (course / "output.txt").read_text()

@@ -31,7 +31,7 @@ def at_a_moment(process, course, moments, whole_run):
 # How often the coordinator or a worker is killed, and the seed of the moments.
 @pytest.mark.parametrize("wanted, seed", [(12, 20), pytest.param(38, 21, marks=pytest.mark.long)])
 def test_kills_at_random_moments_lose_and_double_nothing(wanted, seed, tmp_path, workshop):
-    undisturbed = a_class(tmp_path, name="undisturbed", gradebook=False)
+    undisturbed = a_class(tmp_path, name="undisturbed")
     began = time.monotonic()
     finish(undisturbed, workshop.address)
     whole_run = time.monotonic() - began
