@@ -42,7 +42,10 @@ def quantize_for_xnnpack(graph: nn.Module, batches: Iterable) -> nn.Module:
 
     scheme = get_symmetric_quantization_config(is_per_channel=True)
     give_own_weights(graph)
-    prepared = prepare_pt2e(graph, XNNPACKQuantizer().set_global(scheme))
+    quantizer = XNNPACKQuantizer().set_global(scheme)
+    # For patterns of QAT, which this graph cannot have, it exports small models for seconds.
+    quantizer.SUPPORTED_PATTERNS = [p for p in quantizer.SUPPORTED_PATTERNS if not p.is_qat]
+    prepared = prepare_pt2e(graph, quantizer)
     if not has_observer(prepared):
         raise ValueError("there is nothing to quantize: XNNPACK has an int8 form of no operator")
     calibrate(prepared, batches)

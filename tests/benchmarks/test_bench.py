@@ -6,6 +6,7 @@ from dataclasses import replace
 import bench
 import browser
 import engines
+import forking
 import measurements
 import pandas as pd
 import pytest
@@ -27,6 +28,17 @@ def rows(report: str, heading: str) -> list[list[str]]:
     text = next(part for part in section if part.startswith(heading))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_workers():
+    """Engines load in forks of a process that has imported them; one test starts one as users do.
+
+    `make bench` forks nothing: its times count.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "CONTEXT", forking.context)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -239,14 +251,15 @@ def test_an_engine_that_dies_while_timed_is_left_out(monkeypatch, tmp_path):
     torch.save(torch.nn.Identity(), tmp_path / "model.pt")
     torch.save({"examples": [torch.ones(1, 2)], "calibration": []}, tmp_path / "inputs.pt")
     monkeypatch.setitem(ENGINES, "dying int8", Engine("int8", die))
-    context = multiprocessing.get_context("fork")  # the worker must know the engine of this test
-    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: context)
+    # The worker must know the engine of this test.
+    monkeypatch.setattr(workers, "CONTEXT", multiprocessing.get_context("fork"))
     table, skipped = workers.measure(tmp_path, [EAGER, "dying int8"], 1, rounds=2, seconds=0.01)
     assert list(table.index) == [EAGER]
     assert skipped == {"dying int8": "its process died while it was timed"}
 
 
-def test_worker_that_cannot_load_gives_its_reason(tmp_path):
+def test_worker_that_cannot_load_gives_its_reason(monkeypatch, tmp_path):
+    monkeypatch.setattr(workers, "CONTEXT", multiprocessing.get_context("spawn"))
     worker = Worker("ONNX Runtime fp32", tmp_path, threads=1)
     worker.wait()
     assert "inputs.pt" in worker.skipped

@@ -22,6 +22,7 @@ from qlearn.benchmarking import bootstrap_interval
 from qlearn.system.errors import explain
 
 LOADING_TIMEOUT = 240  # seconds that an engine may take to load and run once, all loading together
+CONTEXT = multiprocessing.get_context("spawn")  # an engine meets nothing that another has loaded
 PAUSE = 0.05  # seconds between two turns, for threads that spin to fall asleep
 
 
@@ -66,9 +67,8 @@ class Worker:
     """
 
     def __init__(self, name: str, folder: Path, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(
+        self.connection, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(
             target=_serve, args=(theirs, name, folder, threads), daemon=True
         )
         self.process.start()

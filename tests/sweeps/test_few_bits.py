@@ -1,8 +1,22 @@
 """The orderings of Krishnamoorthi 2018 and Nagel 2019, 2021, on three seeds of small studies."""
 
+import functools
+
+import pandas as pd
 import pytest
 
+from qlearn import data
 from qlearn.sweeps import few_bits
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float_models():
+    """The float models of a seed are the same in each study: they are trained once."""
+    digits = data.digits()
+    train = functools.cache(functools.partial(few_bits._float_model, digits))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(few_bits, "_float_model", lambda _, seed, epochs: train(seed, epochs))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +72,8 @@ def test_a_method_or_width_that_the_study_does_not_know_is_refused(wrong):
         few_bits.low_bit_study(**wrong)
 
 
-def test_a_kept_study_is_read_back(tmp_path, monkeypatch, study):
+def test_a_kept_study_is_read_back(tmp_path, monkeypatch):
+    study = pd.DataFrame({"seed": [0, 1], "scales": ["", "per tensor"], "accuracy": [0.5, 0.25]})
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
     monkeypatch.setattr(few_bits, "low_bit_study", lambda: study)
     assert few_bits.kept_study() is None

@@ -9,6 +9,7 @@ import textwrap
 import pandas as pd
 import psutil
 import pytest
+import quick_rows
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ NUMBERS = ["size_mb", "latency_ms", "speedup", "accuracy", "standard_error", "ma
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("QLEARN_HOME", str(tmp_path))
     monkeypatch.setattr(row_process, "ROW_TIMEOUT", 900)
+    monkeypatch.setattr(row_process, "make_row", quick_rows.make_row)
     return tmp_path
 
 
@@ -165,11 +167,12 @@ def test_what_only_this_moment_refuses_is_not_kept(cache):
 
 @pytest.mark.long
 def test_rows_without_fork(cache, monkeypatch):
-    """As on macOS and Windows: each process imports everything anew."""
+    """As on macOS and Windows: each process imports everything anew, so there are few of them."""
     monkeypatch.setattr(row_process, "CONTEXT", multiprocessing.get_context("spawn"))
-    names = {"fp32": schemes.ALL["fp32"], **BAD, "int8_dynamic": schemes.ALL["int8_dynamic"]}
-    table = sweeping.sweep(perceptron(), names, images())
-    assert table.loc[["fp32", "int8_dynamic"], NUMBERS].notna().all(axis=None), table["reason"]
+    table = sweeping.sweep(
+        perceptron(), {"dies": dies, "int8_dynamic": schemes.ALL["int8_dynamic"]}, images()
+    )
+    assert table.loc["int8_dynamic", NUMBERS].notna().all(), table["reason"]
     assert "code 7" in table.loc["dies", "reason"]
 
 
