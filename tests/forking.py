@@ -43,9 +43,10 @@ FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # not on Window
 context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 if FORKS:
     context.set_forkserver_preload(PRELOADED)
-# It starts here, as it does not take over `sys.path`, in which are the tests' own modules; but not
-# from a process that it has just started, which imports its parent's main module.
-if FORKS and not hasattr(multiprocessing.current_process(), "_inheriting"):
+# It starts here, as it does not take over `sys.path`, in which are the tests' own modules; but only
+# from pytest's process, not from those that come from the server, nor from the server itself.
+ours = multiprocessing.parent_process() is None
+if FORKS and ours and not hasattr(multiprocessing.current_process(), "_inheriting"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.path.dirname(__file__), prepend=os.pathsep)
         forkserver.ensure_running()

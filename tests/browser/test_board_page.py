@@ -42,34 +42,42 @@ def room(tmp_path, monkeypatch):
     room.stop()
 
 
-@pytest.fixture
-def open_page(chromium):
-    """Open the board; whatever its console complains about, or asks of others, fails the test."""
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """One for all tests: each opens a page with a context of its own."""
     from playwright.sync_api import sync_playwright
 
-    complaints = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
 
-        def opened(room, screen, scheme):
-            width, height = SCREENS[screen]
-            page = browser.new_page(
-                viewport={"width": width, "height": height}, color_scheme=scheme
-            )
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
-            page.on(
-                "request",
-                lambda asked: (
-                    asked.url.startswith((room.url, "data:")) or complaints.append(asked.url)
-                ),
-            )
-            page.goto(room.url)
-            page.get_by_text("30 learners").wait_for(timeout=SHOWN_MS)
-            return page
 
-        yield opened
-        browser.close()
+@pytest.fixture
+def open_page(browser):
+    """Open the board; whatever its console complains about, or asks of others, fails the test."""
+    contexts, complaints = [], []
+
+    def opened(room, screen, scheme):
+        width, height = SCREENS[screen]
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+        page.on(
+            "request",
+            lambda asked: asked.url.startswith((room.url, "data:")) or complaints.append(asked.url),
+        )
+        page.goto(room.url)
+        page.get_by_text("30 learners").wait_for(timeout=SHOWN_MS)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
     assert not complaints
 
 
@@ -118,14 +126,10 @@ def test_the_keyboard_is_enough_and_news_arrive(room, open_page):
     assert "<b>Zoe</b>" in page.locator("#hands").inner_text()  # text, not markup
 
 
-def test_the_page_says_when_the_server_is_gone(room, chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(room.url)
-        page.get_by_text("30 learners").wait_for(timeout=SHOWN_MS)
-        room.stop()
-        page.get_by_role("alert").filter(has_text="does not answer").wait_for(timeout=SHOWN_MS)
-        browser.close()
+def test_the_page_says_when_the_server_is_gone(room, browser):
+    page = browser.new_page()
+    page.goto(room.url)
+    page.get_by_text("30 learners").wait_for(timeout=SHOWN_MS)
+    room.stop()
+    page.get_by_role("alert").filter(has_text="does not answer").wait_for(timeout=SHOWN_MS)
+    page.close()

@@ -29,10 +29,9 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
 from executorch.exir import to_edge, to_edge_transform_and_lower
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-def executorch(module, name, example=one, shapes=None, partitioner=True):
+def executorch(module, name, example=one, shapes=None, parts=(XnnpackPartitioner(),)):
     exported = torch.export.export(module, (example,), dynamic_shapes=shapes)
-    parts = [XnnpackPartitioner()] if partitioner else []
-    program = to_edge_transform_and_lower(exported, partitioner=parts).to_executorch()
+    program = to_edge_transform_and_lower(exported, partitioner=list(parts)).to_executorch()
     (folder / f"{name}.pte").write_bytes(program.buffer)
     qlearn.submit(name, folder / f"{name}.pte", example)
 def int8(quantizer, images, example=one, shapes=None):
@@ -181,7 +180,13 @@ qlearn.submit("lite_int8", torch.jit.load(quantized), one)
 INT8_AS_FP32 = 'qlearn.submit("lite_fp32", qlearn.answers()["lite_int8"].path)'
 UNTRAINED = 'lite(torch.jit.script(qlearn.models.SmallCNN().eval()), "lite_fp32")'
 PERCEPTRON = 'lite(torch.jit.script(qlearn.pretrained.mlp()), "lite_fp32")'
-NOT_LOWERED = 'executorch(reader, "et_fp32", partitioner=False)'
+NOT_LOWERED = 'executorch(reader, "et_fp32", parts=())'
+# The portable kernels take a linear layer in no time, and convolutions in hundredths of a second.
+LINEAR_LEFT_OUT = """
+from executorch.backends.xnnpack.partition.configs import ALL_PARTITIONER_CONFIGS
+rest = [c for c in ALL_PARTITIONER_CONFIGS if c.__name__ not in ("AddmmConfig", "LinearConfig")]
+executorch(reader, "et_fp32", parts=[XnnpackPartitioner(rest)])
+"""
 BATCH_OF_8 = 'executorch(reader, "et_fp32", torch.cat(images[:8]))'
 IGNORES_ITS_INPUT = """
 class Constant(torch.nn.Module):
@@ -310,6 +315,10 @@ WRONG = {
         {"work-2": ORDINARY_FILE, "work-4": EXECUTORCH + ET_DARK},
         ALL_OF_2 | ALL_OF_4,
     ),
+    "a partitioner without linear layers": (
+        {"work-3": EXECUTORCH + LINEAR_LEFT_OUT},
+        {"test-3-xnnpack": 1},
+    ),
     "no partitioner": ({"work-3": EXECUTORCH + NOT_LOWERED}, {"test-3-xnnpack": 1}),
     "no stubs; a batch of eight": (
         {
@@ -394,7 +403,7 @@ DECISIVE = {
     "the course's exporter; a table by hand, and a device",
     "float files renamed",
     "an untrained model; a constant; PT2E for the linear layer only",
-    "no partitioner",
+    "a partitioner without linear layers",
     "a file that would end the process",
     "made-up speedups",
     "accuracy for agreement",

@@ -4,6 +4,7 @@ All else is a kernel's: its own process, namespace, sockets and folder. What an 
 seen here, so `test_lessons.py` has an ordinary kernel import what the lessons import.
 """
 
+import gc
 import os
 import signal
 from importlib.metadata import EntryPoint
@@ -73,6 +74,7 @@ def _kernel(arguments, folder):
     import numpy as np
     from ipykernel.kernelapp import IPKernelApp
 
+    gc.freeze()  # or the first full collection copies all that came with the fork
     os.chdir(folder)
     if os.name == "posix":
         os.setsid()

@@ -29,6 +29,14 @@ torch.backends.quantized.__class__.supported_engines = ["qnnpack"]
 torch.backends.quantized.engine = "qnnpack"
 """
 
+# Nothing here reads a lesson's times: they are taken in a quarter of the rounds, for an instant.
+BRIEF = """
+from qlearn import benchmarking
+def _brief(runs, seconds, _timed=benchmarking.interleaved_times):
+    return _timed(runs, min(seconds, 0.05))
+benchmarking.ROUNDS, benchmarking.interleaved_times = 5, _brief
+"""
+
 # Runs first in the kernel: whatever leaves this machine fails.
 OFFLINE = """
 import socket
@@ -49,6 +57,13 @@ def run(notebook, folder, **manager):
         guarded, timeout=LIMIT_SECONDS, kernel_name="python3", resources=resources, **manager
     ).execute()
     return guarded.cells[1:]
+
+
+def beginning_with(code, path):
+    """The notebook of a lesson, with a cell before it."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(code))
+    return notebook
 
 
 def outputs(cells):
@@ -87,7 +102,7 @@ def test_what_the_lessons_import_says_nothing_and_needs_no_network(tmp_path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_lesson_runs(path, base_models):
-    cells = run(nbformat.read(path, as_version=4), path.parent, kernel_manager_class=ForkedManager)
+    cells = run(beginning_with(BRIEF, path), path.parent, kernel_manager_class=ForkedManager)
     pages = [out.data.get("text/html", "") for out in outputs(cells) if "data" in out]
     figures = [alt for page in pages for alt in re.findall(r'<img [^>]*alt="([^"]*)"', page)]
     assert figures, "a lesson has at least one figure"
@@ -102,6 +117,5 @@ def test_lesson_runs(path, base_models):
 def test_lesson_runs_with_the_only_engine_that_arm_has(number, base_models):
     """Those that call kernels by name; what they print may differ, and no cell may fail."""
     path = next(path for path in LESSONS if path.stem.startswith(number))
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(ARM))
+    notebook = beginning_with(ARM + BRIEF, path)
     assert outputs(run(notebook, path.parent, kernel_manager_class=ForkedManager))
