@@ -183,7 +183,7 @@ PERCEPTRON = 'lite(torch.jit.script(qlearn.pretrained.mlp()), "lite_fp32")'
 NOT_LOWERED = 'executorch(reader, "et_fp32", parts=())'
 # The portable kernels take a linear layer in no time, and convolutions in hundredths of a second.
 LINEAR_LEFT_OUT = """
-from executorch.backends.xnnpack.partition.configs import ALL_PARTITIONER_CONFIGS
+from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
 rest = [c for c in ALL_PARTITIONER_CONFIGS if c.__name__ not in ("AddmmConfig", "LinearConfig")]
 executorch(reader, "et_fp32", parts=[XnnpackPartitioner(rest)])
 """

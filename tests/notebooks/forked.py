@@ -74,7 +74,11 @@ def _kernel(arguments, folder):
     import numpy as np
     from ipykernel.kernelapp import IPKernelApp
 
+    from qlearn.sweeps import row_process
+
     gc.freeze()  # or the first full collection copies all that came with the fork
+    # For sweeps it starts a server of its own, which imports what a learner's does.
+    row_process.CONTEXT.set_forkserver_preload(row_process.PRELOADED)
     os.chdir(folder)
     if os.name == "posix":
         os.setsid()
