@@ -197,7 +197,7 @@ def path(name: str) -> Path:
 
 
 def _torchvision_version() -> str:
-    """Return ``torchvision.__version__`` without importing it, which takes three seconds.
+    """Return ``torchvision.__version__`` without importing it, which takes 2.5 s.
 
     The installed package's version lacks the label of its build (+cpu, +cu132), which is torch's.
     """

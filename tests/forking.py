@@ -6,6 +6,7 @@ so there is one list.
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from multiprocessing import forkserver
 
 import pytest
@@ -20,7 +21,6 @@ PRELOADED = [
     "executorch.runtime",
     "executorch.backends.xnnpack.partition.xnnpack_partitioner",
     "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
-    "patterns",
     "pandas",
     "matplotlib.pyplot",
     "sklearn.datasets",
@@ -38,15 +38,24 @@ PRELOADED = [
     "qlearn.pretrained",
     "qlearn.grading.run",
     "qlearn.grading.scoring",
+    "before_forks",
 ]
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
 context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
-if FORKS:
-    context.set_forkserver_preload(PRELOADED)
-# It starts here, as it does not take over `sys.path`, in which are the tests' own modules; but only
-# from pytest's process, not from those that come from the server, nor from the server itself.
-ours = multiprocessing.parent_process() is None
-if FORKS and ours and not hasattr(multiprocessing.current_process(), "_inheriting"):
+
+
+def _start(start: Callable[[], None] = forkserver._forkserver.ensure_running) -> None:
+    """Start the server, if there is none, so that it finds the tests' own modules.
+
+    In Python 3.11 it does not take over `sys.path`. Nor shall its forks see that they belong to
+    pytest: ipykernel would then not show what libraries write to the terminal.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.path.dirname(__file__), prepend=os.pathsep)
-        forkserver.ensure_running()
+        patch.delenv("PYTEST_CURRENT_TEST", raising=False)
+        start()
+
+
+if FORKS:
+    context.set_forkserver_preload(PRELOADED)
+    forkserver._forkserver.ensure_running = _start

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from qlearn import data, models, pretrained
 from qlearn.benchmarking import compare
@@ -66,6 +67,10 @@ def test_the_character_model_tells_schemes_apart_beyond_two_standard_errors():
     assert 0.9 <= accuracy["float"] <= 0.97
     assert accuracy["8 bits, per tensor"] < 0.6, "dead channels"
     assert min(accuracy["8 bits, per channel"], accuracy["equalized"]) > accuracy["float"] - 0.03
+
+
+def test_a_file_is_named_by_the_torchvision_that_is_there():
+    assert pretrained._torchvision_version() == torchvision.__version__
 
 
 def test_a_learners_own_phrases_get_their_languages():

@@ -41,37 +41,20 @@ def lab(resources, tmp_path):
         yield running
 
 
-@pytest.fixture(scope="module")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
 @pytest.fixture
-def open_phone(browser):
-    """Open the lab on a new phone; whatever its console complains about fails the test."""
-    contexts, complaints = [], []
+def open_phone(pages):
+    """Open the lab on a new phone."""
 
     def opened(lab, scheme="light"):
-        context = browser.new_context(**PHONE, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+        page = pages.new(**PHONE, color_scheme=scheme)
         page.goto(lab.url)
         page.locator("#start:enabled").wait_for(timeout=SHOWN_MS)
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
     # A lost connection and a refusal are part of some tests, and Chromium logs them.
     expected = "Failed to load resource"
-    assert not [said for said in complaints if expected not in said]
+    pages.complaints = [said for said in pages.complaints if expected not in said]
 
 
 def screenshot(page, name):

@@ -8,7 +8,6 @@ byte, those of a submission before it says the same again, and is not run.
 """
 
 import atexit
-import gc
 import hashlib
 import multiprocessing
 import os
@@ -231,7 +230,6 @@ def _apart(function, cells, folder: Path | str, context=context):
 
 
 def _child(function, cells, folder: str, sender) -> None:
-    gc.freeze()  # or the first full collection copies all that came with the fork
     _settle(folder)
     sender.send(function(cells))
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import gc
 import importlib
 import os
 import socket
@@ -161,7 +160,6 @@ def coordinate(course: Path, **options) -> int:
 
 
 def _child(course: Path, output: Path, options: dict, began: Event) -> None:
-    gc.freeze()  # or the first full collection copies all that the server has imported
     began.set()
     sink = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(sink, 1), os.dup2(sink, 2)
@@ -185,7 +183,6 @@ def start(course: Path, **options):
 def _run(place: Path, module: str, arguments: tuple[str, ...]) -> None:
     import dask
 
-    gc.freeze()
     # Or an idle worker looks a hundred times a second at what it does.
     dask.config.set({"distributed.worker.profile.enabled": False})
     os.chdir(place)

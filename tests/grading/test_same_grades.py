@@ -21,6 +21,13 @@ import runner  # noqa: E402
 from test_lessons import OFFLINE  # noqa: E402
 
 PROGRAMS = Path(sys.executable).parent
+# Each Python that starts so writes down its command.
+NOTED = """
+import sys
+from pathlib import Path
+with open(Path(__file__).with_name("noted"), "a") as file:
+    file.write(f"{sys.orig_argv}\\n")
+"""
 QUICKEST = ("ex3_qat_vs_ptq", "ex4_schemes")
 CLASSES = [
     pytest.param(exercise, marks=[] if exercise in QUICKEST else pytest.mark.long)
@@ -84,10 +91,11 @@ def graded(request, tmp_path_factory, base_models):
     """An exercise, and the grades that nbgrader gave its class, whose kernels had no network."""
     course = make(tmp_path_factory.mktemp("theirs"), request.param)
     offline = tmp_path_factory.mktemp("offline")
-    (offline / "sitecustomize.py").write_text(OFFLINE)
+    (offline / "sitecustomize.py").write_text(OFFLINE + NOTED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(offline), prepend=os.pathsep)
         run(course, "nbgrader", "autograde", request.param)
+    assert "ipykernel" in (offline / "noted").read_text(), "a kernel had a network"
     assert_no_cell_failed(course / "classroom" / "autograded" / "reference" / request.param)
     run(course, "nbgrader", "generate_feedback", request.param)
     for student in class_of(request.param):

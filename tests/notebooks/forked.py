@@ -4,7 +4,6 @@ All else is a kernel's: its own process, namespace, sockets and folder. What an 
 seen here, so `test_lessons.py` has an ordinary kernel import what the lessons import.
 """
 
-import gc
 import os
 import signal
 from importlib.metadata import EntryPoint
@@ -76,7 +75,6 @@ def _kernel(arguments, folder):
 
     from qlearn.sweeps import row_process
 
-    gc.freeze()  # or the first full collection copies all that came with the fork
     # For sweeps it starts a server of its own, which imports what a learner's does.
     row_process.CONTEXT.set_forkserver_preload(row_process.PRELOADED)
     os.chdir(folder)
