@@ -7,7 +7,6 @@ its user, and only then starts.
 
 import ctypes
 import fcntl
-import gc
 import importlib
 import json
 import os
@@ -42,7 +41,6 @@ def main() -> None:
     sys.path.pop(0)  # the folder that it was started in
     for name in IMPORTS:
         importlib.import_module(name)
-    gc.freeze()  # or the first full collection of each kernel copies all that was imported
     # A kernel's parent is outside of the sandbox and ends at once: what becomes of the kernel is
     # for this process to see, or it would stay a zombie.
     _call(_libc.prctl(CHILD_SUBREAPER, 1, 0, 0, 0))
