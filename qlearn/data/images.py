@@ -1,10 +1,12 @@
 """Images: scikit-learn's digits, a folder of your own, and torchvision's famous sets."""
 
+import functools
 import operator
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from qlearn.data.common import DataSet, split
 from qlearn.data.image_files import (
@@ -57,12 +59,19 @@ def digits(channels: int = 1) -> DataSet:
     """
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; digits come with 1 (grey) or 3 (repeated).")
+    images, labels = _grey_digits()
+    return split(images.repeat(1, channels, 1, 1), labels, [str(n) for n in range(10)])
+
+
+@functools.cache
+def _grey_digits() -> tuple[Tensor, Tensor]:
+    """Return all images and their labels, read once a process; nobody else may change them."""
     from sklearn.datasets import load_digits
 
     raw = load_digits()
     small = torch.as_tensor(raw.images, dtype=torch.float32).unsqueeze(1) / 16
     images = torch.nn.functional.interpolate(small, size=28, mode="bilinear")
-    return split(images.repeat(1, channels, 1, 1), raw.target, [str(n) for n in raw.target_names])
+    return images, torch.as_tensor(raw.target)
 
 
 def image_folder(

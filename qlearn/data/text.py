@@ -1,5 +1,6 @@
 """Texts as character ids: phrases from Babel's CLDR, and a CSV of your own."""
 
+import functools
 import unicodedata
 from collections import Counter
 from numbers import Integral, Real
@@ -77,6 +78,12 @@ def phrases() -> DataSet:
     ----------
     Unicode CLDR (Unicode licence), as packaged by Babel.
     """
+    return split(*_encoded_phrases(), LANGUAGES)
+
+
+@functools.cache
+def _encoded_phrases() -> tuple[Tensor, list[int]]:
+    """Return all ids and their labels, made once a process; nobody else may change them."""
     from babel import Locale
 
     texts = {}
@@ -92,8 +99,7 @@ def phrases() -> DataSet:
         for phrase in sorted(texts[language])
         if times[phrase] == 1 and len(phrase) >= 4
     ]
-    ids = torch.stack([encode(phrase) for phrase, _ in pairs])
-    return split(ids, [label for _, label in pairs], LANGUAGES)
+    return torch.stack([encode(phrase) for phrase, _ in pairs]), [label for _, label in pairs]
 
 
 def text_csv(
