@@ -66,7 +66,8 @@ prepared(next(iter(train))[0])
 lite(torch.jit.trace(convert_fx(prepared), one), "lite_int8")
 """
 ET_NOISE = """
-noise = [2 * torch.randn(1, 1, 28, 28) for _ in range(32)]
+torch.manual_seed(0)
+noise = [100 * torch.randn(1, 1, 28, 28) for _ in range(32)]
 executorch(int8(everywhere(is_per_channel=True), noise), "et_int8")
 """
 FOR_SHOW = """
@@ -158,7 +159,9 @@ for name, ms in (("et_fp32", 0.4), ("et_int8", 0.2)):
 qlearn.submit("phone", qlearn.device.read(folder / "device.json"))
 """
 
-NOISE = FX.replace("ENGINE", "x86").replace("next(iter(train))[0]", "torch.randn(64, 1, 28, 28)")
+NOISE = "torch.manual_seed(0)\n" + FX.replace("ENGINE", "x86").replace(
+    "next(iter(train))[0]", "torch.randn(64, 1, 28, 28)"
+)
 UNCALIBRATED = FX.replace("ENGINE", "x86").replace("prepared(next", "(next")
 FLOAT_RENAMED = 'lite(torch.jit.script(model), "lite_int8")'
 DYNAMIC = """
@@ -370,7 +373,7 @@ WRONG = {
     ),
     "the ExecuTorch file calibrated on noise": (
         {"work-4": EXECUTORCH + ET_NOISE},
-        {"test-4": 1},
+        {"test-4": 1, "test-4-size": 1, "test-4-hidden": 2},
     ),
     "a float convolution that counts, an int8 one for show": (
         {"work-2": LITE + FOR_SHOW},
