@@ -5,9 +5,14 @@ Feedback pages and formgrader turn it into HTML, the latter in the instructor's 
 
 import re
 from collections.abc import Collection
+from typing import Any
+
+from qlearn.grading.outputs import PICTURES, is_base64, text
 
 # mistune takes seconds for 100 kB of what it was not made for, and the square of it for more.
 CELL_KB, TOTAL_KB = 50, 100
+PICTURES_MB = 10  # of base64, in one notebook
+ATTACHED = (*PICTURES, "image/gif", "image/webp")  # SVG can hold a script
 # Where a tag begins, a command of MathJax that makes a link, and the target of a link or picture;
 # with an invisible joiner within they look the same and are none. An entity may be a backslash.
 ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|\\(?=href\b)|&(?=#0*92\b|#[xX]0*5[cC]\b|bsol;)")
@@ -18,15 +23,34 @@ JOINED = "\\g<0>\u2060"
 CUT = f"\n\n(The rest is not shown: a text may have {CELL_KB} kB, and all together {TOTAL_KB} kB.)"
 LITERAL = (
     "\n\n(Links are shown as they were written: one of them is unsafe, or names a picture that is "
-    "not kept. Pictures are kept as PNG, JPEG, GIF or WebP.)"
+    f"not kept. Pictures are kept as PNG, JPEG, GIF or WebP, {PICTURES_MB} MB of them in all.)"
 )
 
 
 class Texts:
-    """The texts of one notebook, which may be so long and no longer."""
+    """The texts and pictures of one notebook, which may be so large and no larger."""
 
     def __init__(self) -> None:
         self._room = TOTAL_KB * 1000
+        self._picture_room = PICTURES_MB * 10**6
+
+    def pictures(self, attachments: Any) -> dict[str, dict[str, str]]:
+        """Return what may be kept of a cell's attachments: by name, base64 by media type.
+
+        Parameters
+        ----------
+        attachments
+            Whatever the learner's notebook has there.
+        """
+        kept: dict[str, dict[str, str]] = {}
+        for name, data in attachments.items() if isinstance(attachments, dict) else ():
+            data = data if isinstance(data, dict) else {}
+            found = {kind: data[kind] for kind in ATTACHED if is_base64(data.get(kind))}
+            size = sum(map(len, found.values()))
+            if found and size <= self._picture_room:
+                self._picture_room -= size
+                kept[text(name)] = found
+        return kept
 
     def harmless(self, source: str, attachments: Collection[str]) -> str:
         """Return a text that looks the same, as far as it can be shown.
@@ -40,10 +64,10 @@ class Texts:
         """
         most = min(self._room, CELL_KB * 1000)
         self._room -= min(most, len(source))
-        text = ACTIVE.sub(JOINED, source[:most])
-        if not _can_be_shown(text, attachments):
-            text = TARGET.sub(JOINED, text) + LITERAL
-        return text if len(source) <= most else text + CUT
+        shown = ACTIVE.sub(JOINED, source[:most])
+        if not _can_be_shown(shown, attachments):
+            shown = TARGET.sub(JOINED, shown) + LITERAL
+        return shown if len(source) <= most else shown + CUT
 
 
 def _can_be_shown(text: str, attachments: Collection[str]) -> bool:

@@ -13,14 +13,13 @@ import nbformat
 from nbformat import NotebookNode
 
 from qlearn.grading.markdown import INLINED, Texts
-from qlearn.grading.outputs import PICTURES, is_base64, text
+from qlearn.grading.outputs import text
 from qlearn.grading.scratch import Refused
 
 NOTEBOOK_MB = 50
 CELLS = 2000
 CELL_KB = 1000
 ADDED = "added-"
-ATTACHED = (*PICTURES, "image/gif", "image/webp")  # SVG can hold a script
 
 
 def is_test(cell: NotebookNode) -> bool:
@@ -206,7 +205,7 @@ def _taken(given: NotebookNode, cell: dict[str, Any], texts: Texts) -> NotebookN
         return taken
     taken.source = cell["source"]
     if given.cell_type == "markdown":
-        taken.attachments = _pictures(cell["attachments"])
+        taken.attachments = texts.pictures(cell["attachments"])
         taken.source = texts.harmless(taken.source, taken.attachments)
     return taken
 
@@ -215,18 +214,9 @@ def _added(cell: dict[str, Any], number: int, texts: Texts) -> NotebookNode:
     name, source = f"{ADDED}{number}", cell["source"]
     if cell["cell_type"] == "code":
         return nbformat.v4.new_code_cell(source, id=name)
-    pictures = _pictures(cell["attachments"])
+    pictures = texts.pictures(cell["attachments"])
     source = texts.harmless(source, pictures)
     return nbformat.v4.new_markdown_cell(source, id=name, attachments=pictures)
-
-
-def _pictures(attachments: Any) -> dict[str, dict[str, str]]:
-    attachments = attachments if isinstance(attachments, dict) else {}
-    found = {
-        text(name): {kind: data[kind] for kind in ATTACHED if is_base64(data.get(kind))}
-        for name, data in attachments.items() if isinstance(data, dict)
-    }  # fmt: skip
-    return {name: data for name, data in found.items() if data}
 
 
 def _restore(cells: list[tuple[str | None, NotebookNode]], given: dict[str, NotebookNode]) -> None:

@@ -57,6 +57,14 @@ def test_a_picture_within_a_text_takes_no_room_from_its_words():
     assert "Because." in made.cells[-1].source and "AAA" not in made.cells[-1].source
 
 
+def test_pictures_of_a_notebook_have_a_size_in_all():
+    made = released(explain="![a](attachment:a) ![b](attachment:b)")
+    large = {"image/png": "A" * 6_000_000}
+    made.cells[-1].attachments = {"a": large, "b": large, "c": {"image/png": "AAAA"}}
+    cell = joined(source(), nbformat.writes(made).encode()).cells[-1]
+    assert list(cell.attachments) == ["a", "c"] and "10 MB of them in all" in cell.source
+
+
 def test_the_points_follow_from_the_notebook_by_nbgraders_rule():
     verdict, cells = graded(notebook(work_1=WORK["work_1"], explain="Because."))
     points = {name: determine_grade(cell)[0] for name, cell in cells.items()
