@@ -84,7 +84,8 @@ class Course:
             place = Path(folder).relative_to(self.submitted)
             inner[:] = sorted(inner) if len(place.parts) < DEPTH and place not in taken else []
             named = exercise in str(place) or f"{exercise}.ipynb" in files
-            if named and place not in taken and any(name.endswith(".ipynb") for name in files):
+            written = any(name.lower().endswith(".ipynb") for name in files)
+            if named and written and place not in taken:
                 found.append(str(place))
         return found[:LISTED]
 

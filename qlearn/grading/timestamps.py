@@ -65,8 +65,10 @@ def _moment(text: str, **order: bool) -> datetime:
     )
     if first != second:  # a year, a month or a day is missing
         raise ValueError(text)
-    aware = first if first.tzinfo else first.replace(tzinfo=place or UTC)
-    return aware.astimezone(UTC).replace(tzinfo=None)
+    named = first.replace(tzinfo=place or UTC)
+    if place and first.tzinfo and first.utcoffset() != named.utcoffset():  # "+03:00 UTC"
+        raise LookupError(name)
+    return (first if first.tzinfo else named).astimezone(UTC).replace(tzinfo=None)
 
 
 def _zone(name: str | None, seconds: int | None) -> tzinfo | None:
