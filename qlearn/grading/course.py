@@ -83,9 +83,9 @@ class Course:
         for folder, inner, files in os.walk(self.submitted):  # follows no links
             place = Path(folder).relative_to(self.submitted)
             inner[:] = sorted(inner) if len(place.parts) < DEPTH and place not in taken else []
-            named = exercise in str(place) or f"{exercise}.ipynb" in files
-            written = any(name.lower().endswith(".ipynb") for name in files)
-            if named and written and place not in taken:
+            notebooks = {name.lower() for name in files if name.lower().endswith(".ipynb")}
+            named = exercise in str(place) or f"{exercise}.ipynb".lower() in notebooks
+            if named and notebooks and place not in taken:
                 found.append(str(place))
         return found[:LISTED]
 

@@ -136,16 +136,16 @@ def test_a_class_that_handed_in_nothing_gets_a_sentence(course, cluster, capsys)
 def test_what_is_in_no_students_folder_is_said(course, cluster, capsys):
     place = classes.hand_in(course, "ann", "answer = 42")
     submitted = place.parents[1]
-    for left in ("ben/tiny (1)", "group/cem/tiny", "dora", "ann/tiny.old", "tiny eve"):
+    for left in ("ben/tiny (1)", "group/cem/tiny", "dora", "ann/tiny.old", "eve"):
         shutil.copytree(place, submitted / left)
-    (submitted / "tiny eve" / "tiny.ipynb").rename(submitted / "tiny eve" / "TINY.IPYNB")
+    (submitted / "eve" / "tiny.ipynb").rename(submitted / "eve" / "TINY.IPYNB")
     (submitted / "linked").symlink_to(submitted)
     (submitted / "else" / "other").mkdir(parents=True)
     (submitted / "else" / "other" / "other.ipynb").write_text("{}")
     assert classes.coordinate(course, scheduler=cluster) == 0
     said = capsys.readouterr().err
     assert [line.split("'")[1] for line in said.splitlines() if line.startswith("Left out")] == [
-        "ann/tiny.old", "ben/tiny (1)", "dora", "group/cem/tiny", "tiny eve",
+        "ann/tiny.old", "ben/tiny (1)", "dora", "eve", "group/cem/tiny",
     ]  # fmt: skip
 
 
