@@ -79,6 +79,13 @@ def test_phrases_are_left_padded_character_ids_of_15_languages():
     assert set(labels_of(dataset.test)) == set(range(15))
 
 
+@pytest.mark.parametrize("make", [data.digits, data.phrases])
+def test_who_changes_the_data_changes_only_the_own_copy(make):
+    before = make().train.inputs.clone()
+    make().train.inputs.zero_()
+    assert before.count_nonzero() and torch.equal(make().train.inputs, before)
+
+
 def test_phrases_are_the_same_in_another_process():
     code = "from qlearn import data; print(data.phrases().train.inputs.sum(0).tolist())"
     # The order of a set of strings depends on this variable.
